@@ -1,0 +1,46 @@
+//! Case F: ten thousand subscribers that only connect.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::cases::Bench;
+use crate::load::Load;
+use crate::server::{Kind, Server};
+
+/// What each of them costs the server.
+pub struct Idle {
+    /// Server memory each, in bytes.
+    pub rss: f64,
+    /// Server CPU for connect and handshake, in µs.
+    pub handshake_us: f64,
+}
+
+impl Idle {
+    /// Subscribers in this case.
+    pub const SUBSCRIBERS: usize = 10_000;
+
+    /// Connects them all to a fresh server.
+    pub fn run(kind: Kind, bench: &Bench) -> Result<Self> {
+        let server = Server::start(kind, &bench.cpus)?;
+        let mut load = Load::new()?;
+        settle(&mut load)?;
+        let (rss, cpu) = (server.process.rss()?, server.process.cpu_ns()?);
+        load.connect(server.address, server.path, Self::SUBSCRIBERS)?;
+        settle(&mut load)?;
+        let each = |total: u64| total as f64 / Self::SUBSCRIBERS as f64;
+        Ok(Self {
+            rss: each(server.process.rss()?.saturating_sub(rss)),
+            handshake_us: each(server.process.cpu_ns()? - cpu) / 1e3,
+        })
+    }
+}
+
+/// Half a second without events, in which a server finishes what it does behind a handshake.
+fn settle(load: &mut Load) -> Result<()> {
+    let until = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < until {
+        load.turn(Duration::from_millis(50))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! What fan-out costs: `wsevent` beside the kernel's price and beside the usual server, in one run.
+//!
+//! ```text
+//! cargo bench --bench fanout                  all cases, about four minutes
+//! cargo bench --bench fanout -- A D           some of them
+//! cargo bench --bench fanout -- --quick       one short round each
+//! cargo bench --bench fanout -- --markdown    only the tables of docs/performance.md
+//! ```
+//!
+//! Every server is a child process on one CPU, the load generator (this process) has another. docs/performance.md says
+//! what is measured and how. The files in the order events flow: `feed` makes them, `upstream` hands them to `wsevent`,
+//! `bare` and `broadcast` are the baselines, `server` and `process` run all three, `load` is the subscribers, `cases`,
+//! `idle` and `hops` what is done to them, `play` one measurement, `report` the tables.
+//!
+//! The exit code is 1 if `wsevent` lost, repeated or reordered anything or let a reader go; a missed bar is only said.
+
+mod bare;
+mod broadcast;
+mod cases;
+mod feed;
+mod histogram;
+mod hops;
+mod idle;
+mod load;
+mod play;
+mod process;
+mod report;
+mod server;
+mod upstream;
+
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use cases::{Bench, FAN_OUT};
+use hops::Chain;
+use idle::Idle;
+use process::{Cpus, kill_all};
+use report::{Table, add_chain, add_fan_out, add_idle};
+use server::Kind;
+
+/// The allocator of `wsevent`, so that the baselines are not the worse for theirs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Longer than this a run cannot be right.
+const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+const USAGE: &str = "cargo bench --bench fanout -- [A B C D E F G] [--quick] [--markdown]";
+
+struct Arguments {
+    cases: String,
+    quick: bool,
+    markdown: bool,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
+        ["--baseline", "bare"] => return bare::main().map(|()| ExitCode::SUCCESS),
+        ["--baseline", "broadcast"] => return broadcast::main().map(|()| ExitCode::SUCCESS),
+        // `cargo test --all-targets` comes by here too, but says nothing of `--bench`.
+        given if !given.contains(&"--bench") => {
+            println!("{USAGE}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
+    let arguments = parse(arguments)?;
+    thread::spawn(|| {
+        thread::sleep(TIME_LIMIT);
+        eprintln!("giving up after {} minutes", TIME_LIMIT.as_secs() / 60);
+        kill_all();
+        std::process::exit(1);
+    });
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: files.maximum,
+            maximum: files.maximum,
+        },
+    )?;
+    let cpus = Cpus::choose()?;
+    if !cpus.pinned {
+        eprintln!(
+            "one CPU only: servers and load generator share it, the figures are worth little"
+        );
+    }
+    cpus.join_load()?;
+    let busy = process::busy(Duration::from_millis(500))?;
+    if busy > 0.05 {
+        eprintln!(
+            "the machine is {:.0} % busy with something else: the figures will be off",
+            busy * 100.0
+        );
+    }
+    let whole = measure(
+        &arguments,
+        &Bench {
+            cpus,
+            quick: arguments.quick,
+            verbose: !arguments.markdown,
+        },
+    )?;
+    Ok(if whole {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn parse(given: Vec<String>) -> Result<Arguments> {
+    let mut arguments = Arguments {
+        cases: String::new(),
+        quick: false,
+        markdown: false,
+    };
+    for argument in given {
+        match argument.as_str() {
+            "--bench" => {}
+            "--quick" => arguments.quick = true,
+            "--markdown" => arguments.markdown = true,
+            "A" | "B" | "C" | "D" | "E" | "F" | "G" => arguments.cases += &argument,
+            _ => bail!("what is {argument:?}? {USAGE}"),
+        }
+    }
+    if arguments.cases.is_empty() {
+        arguments.cases = "ABCDEFG".to_owned();
+    }
+    Ok(arguments)
+}
+
+/// Runs the chosen cases and prints their tables; says whether `wsevent` delivered everything.
+fn measure(arguments: &Arguments, bench: &Bench) -> Result<bool> {
+    let (mut fan_out, mut idle, mut hops) = (Table::fan_out(), Table::idle(), Table::hops());
+    let mut whole = true;
+    for case in FAN_OUT
+        .iter()
+        .filter(|case| arguments.cases.contains(case.key))
+    {
+        let rounds = case.run(bench)?;
+        whole &= add_fan_out(&mut fan_out, case, &rounds);
+    }
+    if arguments.cases.contains('F') {
+        idle_rounds(&mut idle, bench)?;
+    }
+    if arguments.cases.contains('G') {
+        for chain in [Chain::one, Chain::ten] {
+            whole &= add_chain(&mut hops, &chain(bench)?);
+        }
+    }
+    println!("Machine: {}.", report::machine(bench.cpus.pinned));
+    for table in [fan_out, idle, hops]
+        .iter()
+        .filter(|table| !table.is_empty())
+    {
+        print!("\n{}", table.to_markdown());
+    }
+    Ok(whole)
+}
+
+/// Case F, in turns like the others.
+fn idle_rounds(table: &mut Table, bench: &Bench) -> Result<()> {
+    let mut rounds = Vec::new();
+    for _ in 0..bench.rounds(3) {
+        let round = Kind::ALL.into_iter().map(|kind| Idle::run(kind, bench));
+        rounds.push(round.collect::<Result<Vec<_>>>()?);
+    }
+    Kind::ALL
+        .into_iter()
+        .for_each(|kind| add_idle(table, kind, &rounds));
+    Ok(())
+}

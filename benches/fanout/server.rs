@@ -1,0 +1,214 @@
+//! The three servers under test, and where their events come from.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::feed::Play;
+use crate::process::{Cpus, Process};
+use crate::upstream::Upstream;
+
+/// How long a server may take to listen, and to reach its upstream.
+const STARTING: Duration = Duration::from_secs(10);
+
+/// What is compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One thread, one `write` per delivery.
+    Bare,
+    /// `tokio::sync::broadcast` and tokio-tungstenite.
+    Broadcast,
+    /// The real binary.
+    Wsevent,
+}
+
+impl Kind {
+    /// All of them, in the order they take turns.
+    pub const ALL: [Self; 3] = [Self::Bare, Self::Broadcast, Self::Wsevent];
+
+    /// As in the tables, and as the hidden argument that runs a baseline.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Broadcast => "broadcast",
+            Self::Wsevent => "wsevent",
+        }
+    }
+}
+
+/// A server that listens and has its source of events.
+pub struct Server {
+    /// The process, for its figures.
+    pub process: Process,
+    /// Where subscribers connect.
+    pub address: SocketAddr,
+    /// On which path.
+    pub path: &'static str,
+    /// What makes it send.
+    pub source: Source,
+}
+
+impl Server {
+    /// Starts one; when this returns it accepts subscribers and a play reaches it.
+    pub fn start(kind: Kind, cpus: &Cpus) -> Result<Self> {
+        match kind {
+            Kind::Wsevent => {
+                let upstream = Upstream::start(1, cpus)?;
+                let hop = Hop::start(&upstream.url(), cpus)?;
+                upstream.wait_linked(STARTING)?;
+                let source = Source::Upstream(upstream);
+                Ok(Self {
+                    process: hop.process,
+                    address: hop.address,
+                    path: Hop::PATH,
+                    source,
+                })
+            }
+            baseline => Self::start_baseline(baseline.name(), cpus),
+        }
+    }
+
+    fn start_baseline(name: &str, cpus: &Cpus) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["--baseline", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut process = Process::start(&mut command, cpus)?;
+        let orders = process.child().stdin.take().context("stdin")?;
+        let answers = BufReader::new(process.child().stdout.take().context("stdout")?);
+        let (listening, address) = channel();
+        let (finish, done) = channel();
+        thread::spawn(move || {
+            for line in answers.lines().map_while(Result::ok) {
+                match line.split_once(' ') {
+                    Some(("listening", address)) => drop(listening.send(address.to_owned())),
+                    Some(("done", last)) => drop(finish.send(last.parse().unwrap_or(0))),
+                    _ => {}
+                }
+            }
+        });
+        let address = address
+            .recv_timeout(STARTING)
+            .with_context(|| format!("{name} does not listen"))?
+            .parse()?;
+        Ok(Self {
+            process,
+            address,
+            path: "/",
+            source: Source::Own { orders, done },
+        })
+    }
+}
+
+/// Who makes the events.
+pub enum Source {
+    /// The baseline itself, told on its standard input.
+    Own {
+        /// A play per line.
+        orders: ChildStdin,
+        /// The last sequence number of each finished play.
+        done: Receiver<u64>,
+    },
+    /// An upstream in this process.
+    Upstream(Upstream),
+}
+
+impl Source {
+    /// Begins a play.
+    pub fn play(&mut self, play: Play) -> Result<()> {
+        match self {
+            Self::Own { orders, .. } => Ok(orders.write_all(play.to_line().as_bytes())?),
+            Self::Upstream(upstream) => upstream.play(play),
+        }
+    }
+
+    /// The last sequence number of the play, once all of it has been sent.
+    pub fn finished(&self) -> Result<Option<u64>> {
+        let done = match self {
+            Self::Own { done, .. } => done,
+            Self::Upstream(upstream) => upstream.done(),
+        };
+        match done.try_recv() {
+            Ok(last) => Ok(Some(last)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => bail!("the source has ended"),
+        }
+    }
+}
+
+/// The real binary as a hop, with the settings a user gets.
+pub struct Hop {
+    /// The process, for its figures.
+    pub process: Process,
+    /// Where it serves.
+    pub address: SocketAddr,
+}
+
+impl Hop {
+    /// The path it serves by default.
+    pub const PATH: &str = "/events";
+
+    /// Starts a hop that consumes `url`, and returns when it listens.
+    pub fn start(url: &str, cpus: &Cpus) -> Result<Self> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wsevent"));
+        command.args([
+            "--consume",
+            url,
+            "--serve-address",
+            "127.0.0.1:0",
+            "--log-format",
+            "json",
+        ]);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("WSEVENT_") || name == "RUST_LOG" {
+                command.env_remove(name);
+            }
+        }
+        // A file, as with `2> log`: a pipe would charge the server for waking us at every line.
+        let log = tempfile::tempfile()?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.try_clone()?);
+        let mut process = Process::start(&mut command, cpus)?;
+        let deadline = Instant::now() + STARTING;
+        loop {
+            let lines = read_all(&log)?;
+            if let Some(address) = lines.lines().find_map(listening) {
+                return Ok(Self { process, address });
+            }
+            let ended = process.child().try_wait()?.is_some();
+            ensure!(
+                !ended && Instant::now() < deadline,
+                "wsevent does not listen: {lines}"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Its event URL.
+    pub fn url(&self) -> String {
+        format!("ws://{}{}", self.address, Self::PATH)
+    }
+}
+
+fn read_all(file: &File) -> Result<String> {
+    // The child writes at the same position, so this must not move it.
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The address in a "listening" line of the log.
+fn listening(line: &str) -> Option<SocketAddr> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    (line["message"] == "listening").then(|| line["address"].as_str()?.parse().ok())?
+}

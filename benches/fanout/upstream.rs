@@ -1,0 +1,103 @@
+//! The upstream `wsevent` consumes: a small WebSocket server in the bench process that sends what it is told.
+//!
+//! Its thread runs on the servers' CPU, where the baselines have their own generators. On the load generator's CPU it
+//! would be late whenever subscribers are busy reading, which is nothing a server can help.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::feed::{Event, FRAME_BYTES, Feed, Play};
+use crate::process::Cpus;
+
+/// A listening upstream with a fixed number of readers to come.
+pub struct Upstream {
+    /// Where it listens.
+    pub address: SocketAddr,
+    linked: Receiver<()>,
+    plays: Sender<Play>,
+    done: Receiver<u64>,
+}
+
+impl Upstream {
+    /// The path of its feed.
+    pub const PATH: &str = "/feed";
+
+    /// Listens for exactly this many readers; nothing is sent before they are there.
+    pub fn start(readers: usize, cpus: &Cpus) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let (link, linked) = channel();
+        let (plays, orders) = channel();
+        let (finish, done) = channel();
+        let cpus = *cpus;
+        thread::spawn(move || -> Result<()> {
+            cpus.join_server()?;
+            let mut readers = (0..readers)
+                .map(|_| accept(&listener))
+                .collect::<Result<Vec<_>>>()?;
+            link.send(())?;
+            let mut feed = Feed::default();
+            for play in orders {
+                let last = feed.play(play, |events| send(&mut readers, events));
+                finish.send(last)?;
+            }
+            Ok(())
+        });
+        Ok(Self {
+            address,
+            linked,
+            plays,
+            done,
+        })
+    }
+
+    /// Its event URL.
+    pub fn url(&self) -> String {
+        format!("ws://{}{}", self.address, Self::PATH)
+    }
+
+    /// Returns when all readers have connected.
+    pub fn wait_linked(&self, wait: Duration) -> Result<()> {
+        self.linked
+            .recv_timeout(wait)
+            .context("nobody connects to the upstream")
+    }
+
+    /// Begins a play.
+    pub fn play(&self, play: Play) -> Result<()> {
+        self.plays
+            .send(play)
+            .map_err(|_| anyhow!("the upstream has lost its reader"))
+    }
+
+    /// The last sequence number of each finished play.
+    pub fn done(&self) -> &Receiver<u64> {
+        &self.done
+    }
+}
+
+fn accept(listener: &TcpListener) -> Result<TcpStream> {
+    let (stream, _) = listener.accept()?;
+    stream.set_nodelay(true)?;
+    let socket =
+        tokio_tungstenite::tungstenite::accept(stream).map_err(|error| anyhow!("{error}"))?;
+    Ok(socket.into_inner())
+}
+
+/// One write per reader for all that is due; readers take turns at being first, so that none is always later.
+fn send(readers: &mut [TcpStream], events: &[Event]) {
+    let mut frames = Vec::with_capacity(events.len() * FRAME_BYTES);
+    events
+        .iter()
+        .for_each(|event| frames.extend_from_slice(&event.frame()));
+    for reader in readers.iter_mut() {
+        // A reader that has gone shows as lost deliveries.
+        let _ = reader.write_all(&frames);
+    }
+    readers.rotate_left(1);
+}

@@ -1,0 +1,341 @@
+//! How single values are read: sizes, durations, rates, addresses, paths, URLs.
+
+use std::env;
+use std::time::Duration;
+
+use hyper::http::{HeaderName, HeaderValue, Uri};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use url::Url;
+
+use crate::source::produce::Rate;
+
+/// No limit or buffer here may ask for more than fits a chunk of a tape.
+const MAX_MESSAGE_SIZE: usize = 1 << 30;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A number of bytes: `1000`, `64KiB`, `16 MiB`, `1.5GB`; `k`, `M`, `G` alone are powers of 1024.
+pub fn size(text: &str) -> Result<usize, String> {
+    let text = text.trim();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        _ => {
+            return Err(format!(
+                "unknown unit '{}': use KiB, MiB or GiB",
+                unit.trim()
+            ));
+        }
+    };
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "a number of bytes is expected, such as 64KiB".to_owned())?;
+    let bytes = number * factor as f64;
+    if bytes > usize::MAX as f64 / 2.0 {
+        return Err("that is more than any memory".to_owned());
+    }
+    Ok(bytes.round() as usize)
+}
+
+/// The size of a message.
+pub fn message_size(text: &str) -> Result<usize, String> {
+    match size(text)? {
+        size if size <= MAX_MESSAGE_SIZE => Ok(size),
+        _ => Err("at most 1GiB is possible".to_owned()),
+    }
+}
+
+/// A duration with a unit: `30s`, `1m 30s`, `250ms`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; a duration is expected, such as 30s"))
+}
+
+/// A duration that something is repeated after.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        interval if interval < Duration::from_millis(10) => {
+            Err("at least 10ms is needed".to_owned())
+        }
+        interval if interval > DAY => Err("at most 1day is possible".to_owned()),
+        interval => Ok(interval),
+    }
+}
+
+/// Events a second.
+pub fn rate(text: &str) -> Result<Rate, String> {
+    if text == "max" {
+        return Ok(Rate::Max);
+    }
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(Rate::PerSecond(rate)),
+        _ => Err("a positive number of events a second is expected, or max".to_owned()),
+    }
+}
+
+/// Checks `host:port`.
+pub fn check_address(text: &str) -> Result<(), String> {
+    let port = text
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty())
+        .map(|(_, port)| port.parse::<u16>());
+    // An IPv6 address needs its brackets; a user name has no place here, and a password none in an error text.
+    let host = text.rsplit_once(':').map_or("", |(host, _)| host);
+    if host.contains('@') {
+        return Err("a user name has no place in HOST:PORT".to_owned());
+    }
+    let is_bare_ipv6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    match (port, text.contains('/') || is_bare_ipv6) {
+        (Some(Ok(_)), false) => Ok(()),
+        _ => Err(format!("'{text}' is not HOST:PORT, such as localhost:8080")),
+    }
+}
+
+/// A URL path, with its leading slash: `events` and `/events` are the same.
+pub fn path(text: &str) -> Result<String, String> {
+    let path = format!("/{}", text.strip_prefix('/').unwrap_or(text));
+    match path.parse::<Uri>() {
+        Ok(uri)
+            if path.is_ascii()
+                && uri.path() == path
+                && uri.query().is_none()
+                && uri.authority().is_none() =>
+        {
+            Ok(path)
+        }
+        _ => Err(format!("'{text}' is not a URL path, such as /events")),
+    }
+}
+
+/// `ADDRESS/PATH`, with or without `ws://` before it.
+pub fn address_and_path(text: &str) -> Result<(String, String), String> {
+    let wrong = |why: &str| {
+        format!("--serve: {why}: ADDRESS/PATH is expected, such as localhost:9090/events")
+    };
+    let rest = match text.split_once("://") {
+        None => text,
+        Some(("ws", rest)) => rest,
+        Some((scheme, _)) => return Err(wrong(&format!("{scheme}:// cannot be served"))),
+    };
+    let (address, rest) = rest.split_once('/').unwrap_or((rest, "events"));
+    check_address(address).map_err(|error| wrong(&error))?;
+    Ok((
+        address.to_owned(),
+        path(rest).map_err(|error| wrong(&error))?,
+    ))
+}
+
+/// An event URL.
+pub fn event_url(text: &str) -> Result<Url, String> {
+    // What stands before an @ or behind a ? may be a secret.
+    let shown = match text.contains(['@', '?']) {
+        true => "the URL".to_owned(),
+        false => format!("'{text}'"),
+    };
+    let url = Url::parse(text).map_err(|error| {
+        format!("{shown} is not a URL ({error}): ws://HOST:PORT/PATH is expected")
+    })?;
+    match url.scheme() {
+        "ws" | "wss" if url.host().is_some() => Ok(url),
+        "ws" | "wss" => Err(format!("{shown} names no host")),
+        _ => Err(format!(
+            "{shown} cannot be consumed, only ws:// and wss:// can"
+        )),
+    }
+}
+
+/// `Name: value`. The value may be a secret, so the error does not show it.
+pub fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text
+        .split_once(':')
+        .ok_or("--consume-header: 'Name: value' is expected")?;
+    let name = name.trim();
+    let parsed = (
+        name.parse::<HeaderName>(),
+        value.trim().parse::<HeaderValue>(),
+    );
+    match parsed {
+        (Ok(name), Ok(mut value)) => {
+            value.set_sensitive(true);
+            Ok((name, value))
+        }
+        (Err(_), _) => Err(
+            "--consume-header: what stands before the colon is not the name of a header".to_owned(),
+        ),
+        (_, Err(_)) => Err(format!(
+            "--consume-header: the value of '{name}' has characters that a header cannot have"
+        )),
+    }
+}
+
+/// What to log when no flag says it.
+pub fn default_log_level() -> String {
+    match env::var("RUST_LOG") {
+        Ok(filter) if !filter.is_empty() => filter,
+        _ => "info".to_owned(),
+    }
+}
+
+/// Directives in the syntax of `RUST_LOG`.
+pub fn log_filter(text: &str) -> Result<String, String> {
+    // A word that is no level names a target, and then nothing else is logged: hardly ever what was meant.
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    let is_target = |word: &str| !word.contains('=') && !is_level(word.trim());
+    match EnvFilter::try_new(text) {
+        Ok(_) if text.split(',').all(is_target) => {
+            Err("no such level: error, warn, info, debug or trace are, or directives such as wsevent=debug".to_owned())
+        }
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!(
+            "{error}; a level is expected, such as info or debug"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, expected) in [
+            ("0", 0),
+            ("1000", 1_000),
+            ("64KiB", 65_536),
+            ("64k", 65_536),
+            ("16 MiB", 16 << 20),
+            ("1.5GB", 1_500_000_000),
+            ("2gib", 2 << 30),
+        ] {
+            assert_eq!(size(text), Ok(expected), "{text}");
+        }
+        for text in ["", "x", "1.2.3", "10 parsecs", "-1", "1e400"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        assert!(message_size("2GiB").is_err());
+    }
+
+    #[test]
+    fn a_mistyped_level_is_no_silence() {
+        for text in [
+            "info",
+            "off",
+            "WARN",
+            "wsevent=debug",
+            "info,hyper",
+            "hyper=trace",
+        ] {
+            assert!(log_filter(text).is_ok(), "{text}");
+        }
+        for text in ["inof", "warning", "", "loud,louder"] {
+            assert!(log_filter(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_a_host_and_a_port() {
+        for text in ["localhost:0", "127.0.0.1:80", "[::1]:80", "a.example:1"] {
+            assert!(check_address(text).is_ok(), "{text}");
+        }
+        for text in ["localhost", ":80", "::1:80", "a:b", "a:70000", "a:1/x"] {
+            assert!(check_address(text).is_err(), "{text}");
+        }
+        assert!(
+            !check_address("user:secret@a:1")
+                .expect_err("refused")
+                .contains("secret")
+        );
+    }
+
+    #[test]
+    fn rates_are_positive() {
+        assert_eq!(rate("max"), Ok(Rate::Max));
+        assert_eq!(rate("0.5"), Ok(Rate::PerSecond(0.5)));
+        for text in ["0", "-1", "inf", "NaN", "fast", ""] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_may_lack_their_slash() {
+        assert_eq!(path("events"), path("/events"));
+        assert_eq!(path("/a/b%20c").as_deref(), Ok("/a/b%20c"));
+        assert_eq!(path("").as_deref(), Ok("/"));
+        for text in ["a?b", "a b", "a#b", "/ä"] {
+            assert!(path(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn serve_is_an_address_and_a_path() {
+        let expected = Ok(("localhost:9090".to_owned(), "/proxy-events".to_owned()));
+        assert_eq!(address_and_path("localhost:9090/proxy-events"), expected);
+        assert_eq!(
+            address_and_path("ws://localhost:9090/proxy-events"),
+            expected
+        );
+        assert_eq!(
+            address_and_path("[::1]:80/x"),
+            Ok(("[::1]:80".to_owned(), "/x".to_owned()))
+        );
+        assert_eq!(
+            address_and_path("a:1"),
+            Ok(("a:1".to_owned(), "/events".to_owned()))
+        );
+        for text in ["wss://a:1/x", "localhost/x", "/x", "a:b/x", ":1/x", ""] {
+            assert!(address_and_path(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn event_urls_are_websockets_so_far() {
+        assert!(event_url("ws://localhost:8080/events").is_ok());
+        assert!(event_url("wss://feed.example").is_ok());
+        for text in ["http://a/", "localhost:8080/events", "ws://", "events"] {
+            assert!(event_url(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_about_a_url_does_not_show_what_may_be_a_secret() {
+        for text in [
+            "http://me:secret@a/",
+            "me:secret@a/",
+            "http://a/?key=secret",
+            "/?secret",
+            "ws:///?secret",
+        ] {
+            let error = event_url(text).map(|url| url.to_string());
+            assert!(
+                error.is_err_and(|error| !error.contains("secret")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_header_error_does_not_show_the_value() {
+        assert!(header("Authorization: Bearer secret").is_ok());
+        for text in [
+            "secret",
+            "na me: secret",
+            "name secret: x",
+            "name: secret\u{7f}",
+        ] {
+            assert!(
+                !header(text).expect_err("refused").contains("secret"),
+                "{text}"
+            );
+        }
+    }
+}

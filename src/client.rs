@@ -1,0 +1,3 @@
+//! What a person needs at a terminal.
+
+pub mod tail;

@@ -1,0 +1,328 @@
+//! One subscriber's connection: its socket, its place on the tape, and the one function that writes to it.
+
+use std::borrow::Cow;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use futures_util::task::AtomicWaker;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tracing::info;
+
+use crate::stream::cursor::Cursor;
+use crate::stream::tape::{Chunk, Pending, TapeReader};
+use crate::wire;
+
+/// A subscriber that has fallen out of history in the middle of a frame gets the rest of that frame and a Close, if
+/// the rest is at most this long: a copy of it is all that is kept for it. Otherwise the connection just ends.
+const MAX_KEPT_REST: usize = 16 << 10;
+
+/// A subscriber, as its driver and its own task share it. Idle, it is this and a sleeping task.
+pub struct Connection {
+    /// The client's socket. Read by the subscriber's own task, written by [`Connection::write`].
+    pub socket: TcpStream,
+    /// Wakes the subscriber's own task.
+    pub task: AtomicWaker,
+    address: SocketAddr,
+    tape: TapeReader,
+    writer: Mutex<Writer>,
+    /// When something was last read from the client, or it took something while it was behind; in ticks of the shard.
+    heard: AtomicU32,
+    joined: Instant,
+    /// The number of the first event it was to get.
+    first: u64,
+}
+
+/// The writing side. Who holds its lock is the one writer.
+pub struct Writer {
+    /// What comes next from the tape.
+    cursor: Cursor,
+    /// What has to go out before anything else: the rest of a frame that the socket took only a part of.
+    rest: Bytes,
+    /// Encoded control frames that go out at the next frame boundary.
+    control: Vec<u8>,
+    /// Who carries on: the driver with the next event, or the subscriber's own task when the socket has room.
+    pub mode: Mode,
+    /// Where the driver holds the connection; only the driver changes it.
+    pub slot: Option<Slot>,
+    /// When the last ping was sent, in ticks of the shard.
+    pub pinged: u32,
+    /// Set once nothing but the Close frame is to be sent any more.
+    ending: Option<Box<Ending>>,
+    sent: u64,
+}
+
+/// Whose turn it is to write tape to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Caught up: the shard's driver writes each new event.
+    Driven,
+    /// Behind or closing: its own task writes when the socket can take more.
+    Parked,
+}
+
+/// A place in one of the driver's two lists.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    /// Which list.
+    pub mode: Mode,
+    /// Where in it.
+    pub index: usize,
+}
+
+/// How the connection ends.
+#[derive(Debug, Clone)]
+struct Ending {
+    code: u16,
+    reason: Cow<'static, str>,
+    /// The client began to close: once its Close is answered, nothing has to be waited for.
+    by_client: bool,
+}
+
+/// How far a call of [`Connection::write`] came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// All that is published has been written.
+    CaughtUp,
+    /// The socket takes no more for now.
+    Blocked,
+    /// The Close frame is out.
+    Closed,
+    /// The connection is broken, or in the middle of a frame whose rest is gone.
+    Broken,
+}
+
+impl Connection {
+    /// A connection to `address` that is to get what lies behind `cursor`, and was last heard of at `tick`.
+    pub fn new(
+        socket: TcpStream,
+        address: SocketAddr,
+        cursor: Cursor,
+        tape: TapeReader,
+        tick: u32,
+    ) -> Self {
+        Self {
+            socket,
+            address,
+            task: AtomicWaker::new(),
+            tape,
+            writer: Mutex::new(Writer {
+                cursor,
+                rest: Bytes::new(),
+                control: Vec::new(),
+                mode: Mode::Driven,
+                slot: None,
+                pinged: tick,
+                ending: None,
+                sent: 0,
+            }),
+            heard: AtomicU32::new(tick),
+            joined: Instant::now(),
+            first: cursor.index,
+        }
+    }
+
+    /// The tape that this subscriber reads. All live connections of a stream read the same one.
+    pub fn tape(&self) -> &TapeReader {
+        &self.tape
+    }
+
+    /// Notes a sign of life.
+    pub fn set_heard(&self, tick: u32) {
+        self.heard.store(tick, Ordering::Relaxed);
+    }
+
+    /// When the last sign of life was.
+    pub fn heard(&self) -> u32 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Takes the right to write. Never hold it across an await, nor two of them at once.
+    pub fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what is pending, in as few system calls as the chunks of the tape allow. The only place that writes to a
+    /// subscriber's socket.
+    ///
+    /// Whatever the progress, what went out is whole frames plus, if there is a rest, the beginning of one more.
+    pub fn write(&self, writer: &mut Writer, chunk: &mut Option<Arc<Chunk>>) -> Progress {
+        loop {
+            while !writer.rest.is_empty() {
+                match self.try_write(&writer.rest) {
+                    Ok(0) => return Progress::Blocked,
+                    Ok(taken) => {
+                        writer.sent += taken as u64;
+                        writer.rest.advance(taken);
+                    }
+                    Err(_) => return Progress::Broken,
+                }
+            }
+            // Lets go of a chunk that the rest may have been a part of.
+            writer.rest = Bytes::new();
+            if !writer.control.is_empty() {
+                writer.rest = std::mem::take(&mut writer.control).into();
+                continue;
+            }
+            if let Some(ending) = &writer.ending {
+                return match ending.code {
+                    NO_CLOSE => Progress::Broken,
+                    _ => Progress::Closed,
+                };
+            }
+            match self.tape.pending(writer.cursor, chunk) {
+                Pending::CaughtUp => return Progress::CaughtUp,
+                Pending::Evicted => writer.end(CloseCode::Again, PASSED_BY),
+                Pending::Frames { slice, end, last } => match self.try_write(&slice) {
+                    Ok(0) => return Progress::Blocked,
+                    Ok(taken) if taken == slice.len() => {
+                        writer.sent += taken as u64;
+                        writer.cursor = end;
+                        // What has come since wakes whoever writes next; going on here could go on for ever.
+                        if last {
+                            return Progress::CaughtUp;
+                        }
+                    }
+                    Ok(taken) => {
+                        let (boundary, frames) =
+                            wire::websocket::boundary_at_or_after(&slice, taken);
+                        writer.sent += taken as u64;
+                        writer.cursor.position += boundary as u64;
+                        writer.cursor.index += frames;
+                        if boundary > taken {
+                            writer.rest = Bytes::from_owner(slice.to_owned(taken, boundary));
+                        }
+                        return Progress::Blocked;
+                    }
+                    Err(_) => return Progress::Broken,
+                },
+            }
+        }
+    }
+
+    /// `Ok(0)` when the socket takes nothing now.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self.socket.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            result => result,
+        }
+    }
+
+    /// Logs that the connection has ended: how, and what it was sent after the handshake.
+    pub fn log_end(&self, path: &str) {
+        let writer = self.lock();
+        let (code, reason) = match &writer.ending {
+            Some(ending) => (ending.code, &*ending.reason),
+            None => (NO_CLOSE, "connection lost"),
+        };
+        info!(
+            address = %self.address,
+            path = %path,
+            code,
+            reason,
+            duration = ?self.joined.elapsed(),
+            events = writer.cursor.index - self.first,
+            bytes = writer.sent,
+            "subscriber disconnected"
+        );
+    }
+}
+
+const PASSED_BY: &str = "too slow: history has moved past this subscriber";
+
+/// Stands for "no Close frame" where a code is expected (RFC 6455, section 7.1.5). Never sent.
+const NO_CLOSE: u16 = 1006;
+
+impl Writer {
+    /// Asks for a Close frame with this code, after what is already on its way; nothing else follows it. The first
+    /// ending stands.
+    pub fn end(&mut self, code: CloseCode, reason: impl Into<Cow<'static, str>>) {
+        if self.ending.is_some() {
+            return;
+        }
+        let reason = reason.into();
+        self.control = wire::websocket::close(code, &reason);
+        self.ending = Some(Box::new(Ending {
+            code: code.into(),
+            reason,
+            by_client: false,
+        }));
+        self.mode = Mode::Parked;
+    }
+
+    /// The client has sent a Close frame with this code; `reply` answers it.
+    pub fn end_by_client(&mut self, code: u16, reply: Vec<u8>) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.control = reply;
+        self.ending = Some(Box::new(Ending {
+            code,
+            reason: Cow::Borrowed("closed by the subscriber"),
+            by_client: true,
+        }));
+        self.mode = Mode::Parked;
+    }
+
+    /// The client has closed, too, before our Close frame is out: once it is, nothing has to be waited for.
+    pub fn end_has_answer(&mut self) {
+        if let Some(ending) = &mut self.ending {
+            ending.by_client = true;
+        }
+    }
+
+    /// History has moved on to position `oldest`: a subscriber that stood before it is closed, and keeps no chunk alive.
+    /// Whether that was so.
+    pub fn end_if_passed(&mut self, oldest: u64) -> bool {
+        if self.ending.is_some() || self.cursor.position >= oldest {
+            return false;
+        }
+        if self.rest.len() <= MAX_KEPT_REST {
+            self.rest = Bytes::copy_from_slice(&self.rest);
+            self.end(CloseCode::Again, PASSED_BY);
+        } else {
+            // In the middle of a large frame there is no way to say why.
+            self.rest = Bytes::new();
+            self.ending = Some(Box::new(Ending {
+                code: NO_CLOSE,
+                reason: Cow::Borrowed(PASSED_BY),
+                by_client: false,
+            }));
+            self.mode = Mode::Parked;
+        }
+        true
+    }
+
+    /// Adds encoded control frames. While earlier ones have not got out, the new ones take their place: a client that
+    /// pings without reading must not make them pile up (RFC 6455, section 5.5.3 allows answering the last one only).
+    pub fn set_control(&mut self, frames: &[u8]) {
+        if self.ending.is_none() {
+            self.control.clear();
+            self.control.extend_from_slice(frames);
+        }
+    }
+
+    /// Bytes written so far.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Whether control frames wait to be written.
+    pub fn has_control(&self) -> bool {
+        !self.control.is_empty()
+    }
+
+    /// Whether nothing but a Close frame is to be sent any more.
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Whether it was the client that began to close.
+    pub fn is_ending_by_client(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| ending.by_client)
+    }
+}

@@ -1,0 +1,345 @@
+//! Shards and their drivers: the fan-out.
+//!
+//! Each subscriber belongs to one shard. The shard's driver is a task that, for each new event (or each batch of them,
+//! when it is busy), walks its caught-up subscribers and writes to each what is pending: no queue, no wake-up and no
+//! task switch per subscriber, only the system call. A socket that would block is *parked*: its own task goes on with
+//! it and gives it back once it has caught up.
+//!
+//! Only the driver changes its two lists. Everybody else puts a command into the shard's inbox, so nobody ever waits
+//! for a walk.
+
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection::{Connection, Mode, Progress, Slot};
+use crate::stream::tape::{Chunk, TapeReader};
+use crate::wire;
+
+/// A shard's clock ticks this often in a ping interval: how exactly pings and silence are timed.
+const TICKS_PER_PING: u32 = 8;
+
+/// After so many writes the walk lets other tasks of its thread run: reading, accepting, and the sources.
+const WRITES_PER_TURN: usize = 256;
+
+/// The bounds of the pause after a walk that did not keep up: what the runtime's timers can do, and what nobody notices.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+
+/// A share of an endpoint's subscribers, as everybody but its driver sees it.
+pub struct Shard {
+    path: Arc<str>,
+    inbox: Mutex<Inbox>,
+    wake: Notify,
+    /// Counts up [`TICKS_PER_PING`] times in a ping interval while there are subscribers.
+    tick: AtomicU32,
+    tick_length: Duration,
+    stopping: AtomicBool,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct Inbox {
+    commands: Vec<Command>,
+    /// Whether there is a driver that will look into the inbox again.
+    driven: bool,
+}
+
+enum Command {
+    Join(Arc<Connection>),
+    Unpark(Arc<Connection>),
+    Leave(Arc<Connection>),
+}
+
+impl Shard {
+    /// A shard of the endpoint at `path`, without subscribers. Its driver runs while it has some.
+    pub fn new(
+        path: Arc<str>,
+        ping_interval: Duration,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            path,
+            inbox: Mutex::default(),
+            wake: Notify::new(),
+            tick: AtomicU32::new(0),
+            tick_length: (ping_interval / TICKS_PER_PING).max(Duration::from_millis(1)),
+            stopping: AtomicBool::new(false),
+            tasks,
+            stop,
+        })
+    }
+
+    /// Where the stream is served.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The shard's clock.
+    pub fn tick(&self) -> u32 {
+        self.tick.load(Ordering::Relaxed)
+    }
+
+    /// A new subscriber.
+    pub fn join(self: &Arc<Self>, connection: Arc<Connection>, head: watch::Receiver<u64>) {
+        let tape = connection.tape().clone();
+        let mut inbox = self.lock();
+        inbox.commands.push(Command::Join(connection));
+        let starts = !mem::replace(&mut inbox.driven, true);
+        drop(inbox);
+        if starts {
+            self.tasks
+                .spawn(Driver::new(self.clone(), tape, head).run());
+        } else {
+            self.wake.notify_one();
+        }
+    }
+
+    /// A subscriber that was parked has caught up.
+    pub fn unpark(&self, connection: Arc<Connection>) {
+        self.send(Command::Unpark(connection));
+    }
+
+    /// A subscriber's task has ended.
+    pub fn leave(&self, connection: Arc<Connection>) {
+        self.send(Command::Leave(connection));
+    }
+
+    fn send(&self, command: Command) {
+        self.lock().commands.push(command);
+        self.wake.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Driver {
+    shard: Arc<Shard>,
+    tape: TapeReader,
+    head: watch::Receiver<u64>,
+    clock: Interval,
+    /// Caught-up subscribers.
+    driven: Vec<Arc<Connection>>,
+    /// Those whose own tasks write.
+    parked: Vec<Arc<Connection>>,
+    /// The oldest position on the tape when the parked ones were last compared with it.
+    oldest: u64,
+    /// Since other tasks last had their turn.
+    writes: usize,
+    /// Where on the tape the last write was.
+    chunk: Option<Arc<Chunk>>,
+}
+
+impl Driver {
+    fn new(shard: Arc<Shard>, tape: TapeReader, head: watch::Receiver<u64>) -> Self {
+        let mut clock = interval(shard.tick_length);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            oldest: tape.oldest(),
+            shard,
+            tape,
+            head,
+            clock,
+            driven: Vec::new(),
+            parked: Vec::new(),
+            writes: 0,
+            chunk: None,
+        }
+    }
+
+    async fn run(mut self) {
+        // The log lives as long as its endpoint; should it go, what is left is to see the subscribers off.
+        let mut log_lives = true;
+        while self.empty_inbox() {
+            tokio::select! {
+                biased;
+                () = self.shard.stop.cancelled(), if !self.shard.stopping.load(Ordering::Relaxed) => self.stop(),
+                // Before the events: of these there may always be more.
+                _ = self.clock.tick() => self.keep_alive(),
+                changed = self.head.changed(), if log_lives => {
+                    log_lives = changed.is_ok();
+                    let start = Instant::now();
+                    self.walk().await;
+                    self.end_passed();
+                    self.gather(start.elapsed()).await;
+                }
+                () = self.shard.wake.notified() => {}
+            }
+        }
+    }
+
+    /// Carries out what has been asked for; false when there is no subscriber left and this driver is to end.
+    fn empty_inbox(&mut self) -> bool {
+        loop {
+            let commands = {
+                let mut inbox = self.shard.lock();
+                if inbox.commands.is_empty() {
+                    // Under the lock: who joins from now on sees that a new driver is needed.
+                    inbox.driven = !self.driven.is_empty() || !self.parked.is_empty();
+                    return inbox.driven;
+                }
+                mem::take(&mut inbox.commands)
+            };
+            for command in commands {
+                match command {
+                    Command::Join(connection) => self.join(connection),
+                    Command::Unpark(connection) => self.unpark(connection),
+                    Command::Leave(connection) => drop(self.remove(&connection)),
+                }
+            }
+        }
+    }
+
+    fn join(&mut self, connection: Arc<Connection>) {
+        if self.shard.stopping.load(Ordering::Relaxed) {
+            end(&connection, CloseCode::Away, STOPPING);
+        }
+        let index = self.insert(connection, Mode::Driven);
+        // Events may have come since it subscribed.
+        self.write(index);
+    }
+
+    fn unpark(&mut self, connection: Arc<Connection>) {
+        // It may have blocked again, or left, before the driver came to see this.
+        let parked = connection
+            .lock()
+            .slot
+            .is_some_and(|slot| slot.mode == Mode::Parked);
+        if parked && let Some(connection) = self.remove(&connection) {
+            let index = self.insert(connection, Mode::Driven);
+            self.write(index);
+        }
+    }
+
+    /// Writes to each caught-up subscriber what is pending.
+    async fn walk(&mut self) {
+        let mut index = 0;
+        while index < self.driven.len() {
+            if self.write(index) {
+                index += 1;
+            }
+            self.writes += 1;
+            if self.writes.is_multiple_of(WRITES_PER_TURN) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// When a walk takes so long that the next events have come before it ends, walking on at once would use all of the
+    /// CPU for writes of a few events each. A pause, short beside the walk, makes fewer and larger ones of them, and
+    /// leaves time for the sources. A walk that keeps up never gets here.
+    async fn gather(&self, walk: Duration) {
+        if walk >= SHORTEST_PAUSE && self.head.has_changed().unwrap_or(false) {
+            sleep((walk / 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
+        }
+    }
+
+    /// Writes to the subscriber at `index` what is pending; false when it is not there any more, but parked.
+    fn write(&mut self, index: usize) -> bool {
+        let connection = &self.driven[index];
+        let mut writer = connection.lock();
+        if writer.mode == Mode::Driven {
+            match connection.write(&mut writer, &mut self.chunk) {
+                Progress::CaughtUp => return true,
+                Progress::Blocked | Progress::Closed | Progress::Broken => {
+                    writer.mode = Mode::Parked
+                }
+            }
+        }
+        drop(writer);
+        let connection = connection.clone();
+        self.remove(&connection);
+        connection.task.wake();
+        self.insert(connection, Mode::Parked);
+        false
+    }
+
+    /// Closes the parked subscribers that history has passed by.
+    fn end_passed(&mut self) {
+        let oldest = self.tape.oldest();
+        if oldest == mem::replace(&mut self.oldest, oldest) {
+            return;
+        }
+        for connection in &self.parked {
+            if connection.lock().end_if_passed(oldest) {
+                connection.task.wake();
+            }
+        }
+    }
+
+    /// Once a tick: pings who is due, closes who is silent.
+    fn keep_alive(&mut self) {
+        let now = self.shard.tick.load(Ordering::Relaxed).wrapping_add(1);
+        self.shard.tick.store(now, Ordering::Relaxed);
+        for connection in self.driven.iter().chain(&self.parked) {
+            let mut writer = connection.lock();
+            if writer.is_ending() {
+                continue;
+            }
+            if now.wrapping_sub(connection.heard()) > 2 * TICKS_PER_PING {
+                writer.end(CloseCode::Error, "silent for two ping intervals");
+            } else if now.wrapping_sub(writer.pinged) >= TICKS_PER_PING && !writer.has_control() {
+                // While a pong waits to get out, it is not to be lost to a ping.
+                writer.pinged = now;
+                writer.set_control(&wire::websocket::ping());
+            } else {
+                continue;
+            }
+            drop(writer);
+            connection.task.wake();
+        }
+    }
+
+    /// The process stops: everybody gets a Close frame.
+    fn stop(&mut self) {
+        self.shard.stopping.store(true, Ordering::Relaxed);
+        for connection in self.driven.iter().chain(&self.parked) {
+            end(connection, CloseCode::Away, STOPPING);
+        }
+    }
+
+    fn list(&mut self, mode: Mode) -> &mut Vec<Arc<Connection>> {
+        match mode {
+            Mode::Driven => &mut self.driven,
+            Mode::Parked => &mut self.parked,
+        }
+    }
+
+    /// Puts a connection that is in no list into one.
+    fn insert(&mut self, connection: Arc<Connection>, mode: Mode) -> usize {
+        let list = self.list(mode);
+        let index = list.len();
+        connection.lock().slot = Some(Slot { mode, index });
+        list.push(connection);
+        index
+    }
+
+    /// Takes a connection out of the list it is in, if any.
+    fn remove(&mut self, connection: &Connection) -> Option<Arc<Connection>> {
+        let Slot { mode, index } = connection.lock().slot.take()?;
+        let list = self.list(mode);
+        let removed = list.swap_remove(index);
+        if let Some(moved) = list.get(index) {
+            moved.lock().slot = Some(Slot { mode, index });
+        }
+        Some(removed)
+    }
+}
+
+const STOPPING: &str = "the server is stopping";
+
+fn end(connection: &Connection, code: CloseCode, reason: &'static str) {
+    connection.lock().end(code, reason);
+    connection.task.wake();
+}

@@ -1,0 +1,235 @@
+//! The opening handshake, as RFC 6455, section 4.2 has it, on a request that hyper has parsed.
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode, Version};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+/// The one version there is (RFC 6455, section 4.1).
+const VERSION: &str = "13";
+
+/// Why a handshake is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status to answer with.
+    pub status: StatusCode,
+    /// What is wrong, in one line.
+    pub reason: &'static str,
+}
+
+impl Refusal {
+    /// What the client should try instead, as a header (RFC 6455, section 4.4; RFC 9110, section 15.5.22).
+    pub fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            headers.insert(
+                header::SEC_WEBSOCKET_VERSION,
+                HeaderValue::from_static(VERSION),
+            );
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        }
+        headers
+    }
+}
+
+/// The refusal of a request that is no handshake at all.
+pub fn needed() -> Refusal {
+    Refusal {
+        status: StatusCode::UPGRADE_REQUIRED,
+        reason: "this path is an event stream over WebSocket: connect with a WebSocket client",
+    }
+}
+
+/// Whether a request means to be a WebSocket handshake, well-formed or not.
+pub fn is_meant(request: &Parts) -> bool {
+    has_token(&request.headers, header::UPGRADE, "websocket")
+        || request.headers.contains_key(header::SEC_WEBSOCKET_KEY)
+}
+
+/// Checks a handshake; the answer is the value of `Sec-WebSocket-Accept`.
+pub fn accept(request: &Parts) -> Result<HeaderValue, Refusal> {
+    let headers = &request.headers;
+    if request.version != Version::HTTP_11 {
+        return Err(bad_request("a WebSocket handshake needs HTTP/1.1"));
+    }
+    let has_body = headers
+        .get(header::CONTENT_LENGTH)
+        .is_some_and(|len| len != "0");
+    if has_body || headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(bad_request("a WebSocket handshake has no body"));
+    }
+    if !has_token(headers, header::UPGRADE, "websocket") {
+        return Err(bad_request(
+            "the header 'Upgrade: websocket' is missing; a proxy may have removed it",
+        ));
+    }
+    if !has_token(headers, header::CONNECTION, "upgrade") {
+        return Err(bad_request(
+            "the header 'Connection: Upgrade' is missing; a proxy may have removed it",
+        ));
+    }
+    let mut versions = headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();
+    if versions.next().is_none_or(|version| version != VERSION) || versions.next().is_some() {
+        return Err(Refusal {
+            status: StatusCode::UPGRADE_REQUIRED,
+            reason: "this server speaks WebSocket version 13",
+        });
+    }
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    match (keys.next(), keys.next()) {
+        (Some(key), None) if is_key(key.as_bytes()) => {
+            let accept = derive_accept_key(key.as_bytes());
+            Ok(HeaderValue::from_str(&accept).expect("base64 is a valid header value"))
+        }
+        (None, _) => Err(bad_request("the header Sec-WebSocket-Key is missing")),
+        (Some(_), Some(_)) => Err(bad_request(
+            "there is more than one header Sec-WebSocket-Key",
+        )),
+        (Some(_), None) => Err(bad_request(
+            "the header Sec-WebSocket-Key is not 16 bytes of base64",
+        )),
+    }
+}
+
+/// The answer to an accepted handshake.
+pub fn response(accept: HeaderValue) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().extend([
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (header::CONNECTION, HeaderValue::from_static("Upgrade")),
+        (header::SEC_WEBSOCKET_ACCEPT, accept),
+    ]);
+    response
+}
+
+fn bad_request(reason: &'static str) -> Refusal {
+    Refusal {
+        status: StatusCode::BAD_REQUEST,
+        reason,
+    }
+}
+
+/// Whether a header that is a list holds `token`; several lines are one list (RFC 9110, section 5.3), and tokens are
+/// compared whole and without case.
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    let lines = headers.get_all(name).into_iter();
+    let mut tokens = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','));
+    tokens.any(|candidate| {
+        candidate
+            .trim_matches([' ', '\t'])
+            .eq_ignore_ascii_case(token)
+    })
+}
+
+/// Whether this is a nonce of 16 bytes. Some clients draw 24 characters rather than 16 bytes, so the four bits of the
+/// last character that belong to no byte may be anything.
+fn is_key(key: &[u8]) -> bool {
+    const BASE64: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_allow_trailing_bits(true)
+            .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
+    );
+    let mut nonce = [0; 18];
+    BASE64.decode_slice(key, &mut nonce) == Ok(16)
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::Request;
+
+    use super::*;
+
+    const GOOD: &[(&str, &str)] = &[
+        ("Host", "localhost"),
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+
+    fn check(headers: &[(&str, &str)]) -> Result<HeaderValue, u16> {
+        let mut request = Request::get("/events");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).expect("a request").into_parts().0;
+        accept(&request).map_err(|refusal| refusal.status.as_u16())
+    }
+
+    /// The good handshake with one header replaced, and then any others added.
+    fn with(name: &str, values: &[&str]) -> Result<HeaderValue, u16> {
+        let mut headers: Vec<_> = GOOD
+            .iter()
+            .copied()
+            .filter(|(good, _)| *good != name)
+            .collect();
+        headers.extend(values.iter().map(|value| (name, *value)));
+        check(&headers)
+    }
+
+    #[test]
+    fn the_example_of_the_standard_is_accepted() {
+        assert_eq!(
+            check(GOOD).expect("accepted"),
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
+    }
+
+    #[test]
+    fn lists_are_compared_token_by_token() {
+        assert!(with("Connection", &["keep-alive, UPGRADE"]).is_ok());
+        assert!(with("Connection", &["keep-alive", "upgrade"]).is_ok());
+        assert!(with("Upgrade", &["h2c , WebSocket"]).is_ok());
+        for wrong in ["", "upgraded", "no-upgrade", "keep-alive"] {
+            assert_eq!(with("Connection", &[wrong]), Err(400), "{wrong:?}");
+        }
+        assert_eq!(with("Upgrade", &["websockets"]), Err(400));
+    }
+
+    #[test]
+    fn each_missing_or_wrong_header_is_refused() {
+        assert_eq!(with("Connection", &[]), Err(400));
+        assert_eq!(with("Upgrade", &[]), Err(400));
+        assert_eq!(with("Sec-WebSocket-Version", &[]), Err(426));
+        for wrong in [
+            &["8"][..],
+            &["013"],
+            &["13, 8"],
+            &["13", "13"],
+            &["13", "8"],
+        ] {
+            assert_eq!(with("Sec-WebSocket-Version", wrong), Err(426), "{wrong:?}");
+        }
+        assert_eq!(with("Sec-WebSocket-Key", &[]), Err(400));
+        assert_eq!(with("Content-Length", &["5"]), Err(400));
+        assert_eq!(with("Transfer-Encoding", &["chunked"]), Err(400));
+        assert!(with("Content-Length", &["0"]).is_ok());
+    }
+
+    #[test]
+    fn the_key_is_sixteen_bytes_once() {
+        let good = "AQIDBAUGBwgJCgsMDQ4PEA==";
+        assert!(with("Sec-WebSocket-Key", &[good]).is_ok());
+        assert!(with("Sec-WebSocket-Key", &["zzzzzzzzzzzzzzzzzzzzzz=="]).is_ok());
+        assert_eq!(with("Sec-WebSocket-Key", &[good, good]), Err(400));
+        for wrong in [
+            "",
+            "short",
+            "AQIDBAUGBwgJCgsMDQ4P",
+            "AQIDBAUGBwgJCgsMDQ4PEBE=",
+            "AQIDBAUGBwgJCgsMDQ4PEA",
+            "!",
+        ] {
+            assert_eq!(with("Sec-WebSocket-Key", &[wrong]), Err(400), "{wrong:?}");
+        }
+    }
+}

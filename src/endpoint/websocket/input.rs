@@ -1,0 +1,291 @@
+//! What a subscriber sends: tungstenite parses it, this file decides what it means.
+//!
+//! A parser with its buffer is many times what an idle subscriber costs otherwise, so there is one only while the
+//! client is in the middle of a message: what arrives in whole control frames leaves nothing behind.
+
+use std::borrow::Cow;
+use std::io::{self, Read, Write};
+
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
+
+use crate::wire::websocket::{HeaderCheck, MAX_CONTROL_PAYLOAD, is_whole_control_frames};
+
+/// A small buffer to begin with: clients send little.
+const READ_BUFFER: usize = 1 << 10;
+
+/// The parser of one subscriber's frames.
+pub struct Input {
+    max_message_size: usize,
+    parser: Option<Box<Parser>>,
+}
+
+struct Parser {
+    check: HeaderCheck,
+    context: WebSocketContext,
+}
+
+/// Why a subscriber's input is over.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// It sent a Close frame; the answer to it is among the replies.
+    Closed {
+        /// The code it gave; 1005 stands for none (RFC 6455, section 7.1.5).
+        code: u16,
+    },
+    /// It sent what it must not: close with this code and reason (RFC 6455, section 7.4.1).
+    Violation {
+        /// The code of the Close frame to send.
+        code: CloseCode,
+        /// What was wrong, for the Close frame and the log.
+        reason: Cow<'static, str>,
+    },
+}
+
+impl Input {
+    /// A parser that refuses messages above `max_message_size` bytes.
+    pub fn new(max_message_size: usize) -> Self {
+        Self {
+            max_message_size,
+            parser: None,
+        }
+    }
+
+    /// Takes in what has been read from the socket. Encoded replies (pongs, the answer to a Close) are added to
+    /// `replies`; with [`End::Violation`] they are worth nothing.
+    pub fn take(&mut self, bytes: &[u8], replies: &mut Vec<u8>) -> Result<(), End> {
+        let max_message_size = self.max_message_size;
+        let mut parser = self.parser.take().unwrap_or_else(|| {
+            let config = WebSocketConfig::default()
+                .read_buffer_size(READ_BUFFER)
+                .write_buffer_size(0)
+                .max_message_size(Some(max_message_size))
+                // A control frame is no message: it may be as long as control frames may be.
+                .max_frame_size(Some(max_message_size.max(MAX_CONTROL_PAYLOAD)));
+            Box::new(Parser {
+                check: HeaderCheck::default(),
+                context: WebSocketContext::new(Role::Server, Some(config)),
+            })
+        });
+        // Without a parser that waits for more, the bytes begin at a frame boundary.
+        let leaves_nothing = self.parser.is_none() && is_whole_control_frames(bytes);
+        let (good, wrong) = parser.check.take(bytes);
+        let mut wire = Wire {
+            input: &bytes[..good],
+            output: replies,
+        };
+        let mut closed = None;
+        let result = loop {
+            match parser.context.read(&mut wire) {
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(Message::Close(frame)) => {
+                    closed =
+                        Some(frame.map_or(u16::from(CloseCode::Status), |frame| frame.code.into()));
+                }
+                Ok(_) => {
+                    break Err(violation(
+                        CloseCode::Unsupported,
+                        "this path takes no messages",
+                    ));
+                }
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    break wrong.map_or(Ok(()), |wrong| Err(violation(CloseCode::Protocol, wrong)));
+                }
+                Err(error) => break Err(refusal(error)),
+            }
+        };
+        match (closed, result) {
+            (Some(code), _) => Err(End::Closed { code }),
+            (None, Err(end)) => Err(end),
+            (None, Ok(())) => {
+                self.parser = (!leaves_nothing).then_some(parser);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn violation(code: CloseCode, reason: &'static str) -> End {
+    End::Violation {
+        code,
+        reason: Cow::Borrowed(reason),
+    }
+}
+
+fn refusal(error: Error) -> End {
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => End::Violation {
+            code: CloseCode::Size,
+            reason: format!("message of {size} bytes, at most {max_size} allowed").into(),
+        },
+        Error::Utf8(_) => violation(CloseCode::Invalid, "text that is not UTF-8"),
+        Error::Protocol(error) => End::Violation {
+            code: CloseCode::Protocol,
+            reason: error.to_string().into(),
+        },
+        error => End::Violation {
+            code: CloseCode::Error,
+            reason: error.to_string().into(),
+        },
+    }
+}
+
+/// Stands in for the socket: the parser reads what has been read already, and what it writes is kept as a reply.
+struct Wire<'a> {
+    input: &'a [u8],
+    output: &'a mut Vec<u8>,
+}
+
+impl Read for Wire<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.input.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.input.read(buffer)
+    }
+}
+
+impl Write for Wire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.output.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAX: usize = 1_000;
+
+    /// A client frame; the mask is zero, so the payload stands as it is.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![first];
+        match payload.len() {
+            len @ 0..126 => frame.push(0x80 | len as u8),
+            len => {
+                frame.push(0x80 | 126);
+                frame.extend((len as u16).to_be_bytes());
+            }
+        }
+        frame.extend([0; 4]);
+        frame.extend(payload);
+        frame
+    }
+
+    /// Feeds `bytes` in pieces of `step`; the replies and how it ended.
+    fn feed(bytes: &[u8], step: usize) -> (Vec<u8>, Result<(), End>) {
+        let mut input = Input::new(MAX);
+        let mut replies = vec![];
+        for piece in bytes.chunks(step) {
+            if let Err(end) = input.take(piece, &mut replies) {
+                return (replies, Err(end));
+            }
+        }
+        (replies, Ok(()))
+    }
+
+    fn code_of(bytes: &[u8]) -> u16 {
+        match feed(bytes, bytes.len()).1 {
+            Err(End::Violation { code, .. }) => code.into(),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn pings_are_answered_with_their_payload_however_they_arrive() {
+        let pings = [
+            frame(0x89, b"one"),
+            frame(0x8A, b"a pong"),
+            frame(0x89, b""),
+        ]
+        .concat();
+        for step in 1..=pings.len() {
+            assert_eq!(
+                feed(&pings, step),
+                (b"\x8a\x03one\x8a\x00".to_vec(), Ok(())),
+                "step {step}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_after_whole_control_frames() {
+        let mut input = Input::new(MAX);
+        let ping = frame(0x89, b"ping");
+        input.take(&ping, &mut vec![]).expect("a ping is welcome");
+        assert!(input.parser.is_none());
+        input
+            .take(&ping[..5], &mut vec![])
+            .expect("half a ping too");
+        assert!(input.parser.is_some());
+    }
+
+    #[test]
+    fn a_close_is_answered_with_its_code() {
+        let close = frame(0x88, &[0x03, 0xE8, b'b', b'y', b'e']);
+        for step in 1..=close.len() {
+            let (replies, end) = feed(&close, step);
+            assert_eq!(end, Err(End::Closed { code: 1000 }));
+            assert_eq!(replies[..4], [0x88, 5, 0x03, 0xE8]);
+        }
+        assert_eq!(
+            feed(&frame(0x88, b""), 9).1,
+            Err(End::Closed { code: 1005 })
+        );
+    }
+
+    #[test]
+    fn what_must_not_be_sent_is_named_by_its_code() {
+        assert_eq!(code_of(&frame(0x81, b"hello")), 1003);
+        assert_eq!(code_of(&frame(0x82, b"")), 1003);
+        assert_eq!(code_of(&frame(0x81, b"\xff\xfe")), 1007);
+        assert_eq!(code_of(&frame(0x82, &[0; MAX + 1])), 1009);
+        assert_eq!(
+            code_of(&[frame(0x02, &[0; MAX]), frame(0x80, b"1")].concat()),
+            1009
+        );
+        let unmasked = [0x81, 0x02, b'h', b'i'];
+        assert_eq!(code_of(&unmasked), 1002);
+        let reserved_bit = frame(0xC1, b"");
+        assert_eq!(code_of(&reserved_bit), 1002);
+        let reserved_opcode = frame(0x83, b"");
+        assert_eq!(code_of(&reserved_opcode), 1002);
+        let fragmented_ping = frame(0x09, b"");
+        assert_eq!(code_of(&fragmented_ping), 1002);
+        let long_ping = frame(0x89, &[0; 126]);
+        assert_eq!(code_of(&long_ping), 1002);
+        let ping_with_a_long_length = [0x89, 0xFE, 0, 1, 0, 0, 0, 0, b'x'];
+        assert_eq!(code_of(&ping_with_a_long_length), 1002);
+        let continuation_of_nothing = frame(0x80, b"");
+        assert_eq!(code_of(&continuation_of_nothing), 1002);
+        let close_of_one_byte = frame(0x88, b"x");
+        assert_eq!(code_of(&close_of_one_byte), 1002);
+    }
+
+    #[test]
+    fn what_comes_before_a_wrong_header_is_taken() {
+        let long_ping = [0x89, 0xFE, 0, 1, 0, 0, 0, 0, b'x'];
+        let bytes = [&frame(0x89, b"one")[..], &long_ping].concat();
+        for step in 1..=bytes.len() {
+            let (replies, end) = feed(&bytes, step);
+            assert!(matches!(end, Err(End::Violation { .. })), "step {step}");
+            assert_eq!(replies, b"\x8a\x03one", "step {step}");
+        }
+        let bytes = [&frame(0x88, b"")[..], &long_ping].concat();
+        assert_eq!(feed(&bytes, bytes.len()).1, Err(End::Closed { code: 1005 }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 1..200), step in 1usize..50) {
+            let (_, _) = feed(&bytes, step);
+        }
+    }
+}

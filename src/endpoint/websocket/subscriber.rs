@@ -1,0 +1,214 @@
+//! A subscriber's own task: reads what the client sends, and writes while the client is behind or the connection ends.
+//!
+//! It sleeps until the socket is readable, or until [`Connection::task`] is woken. As it holds little more than two
+//! pointers while it sleeps, ten thousand of them are cheap.
+
+use std::future::Future;
+use std::io;
+use std::mem;
+use std::net::Shutdown;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::time::{Sleep, sleep};
+
+use super::connection::{Connection, Mode, Progress};
+use super::driver::Shard;
+use super::input::{End, Input};
+
+/// How long a client may take to get its Close frame and to answer it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One read of what a client sends.
+const READ: usize = 4 << 10;
+
+/// A subscriber's task, as a future of its own rather than an `async fn`: so it is only as large as what it holds.
+pub struct Subscriber {
+    connection: Arc<Connection>,
+    shard: Arc<Shard>,
+    input: Input,
+    /// What the client sends is thrown away: it has sent what it must not, or its Close frame can no longer matter.
+    deaf: bool,
+    /// The client will send no more.
+    ended: bool,
+    closing: Closing,
+}
+
+/// How far the end of the connection has come.
+enum Closing {
+    NotYet,
+    /// The Close frame waits to be written.
+    Sending(Pin<Box<Sleep>>),
+    /// It is out, and no more will be written. Reading goes on: closing a socket with unread input would reset the
+    /// connection, and the client might lose what was sent to it last, the Close frame itself.
+    Sent(Pin<Box<Sleep>>),
+}
+
+/// Ready when there is nothing left to do for the connection.
+impl Future for Subscriber {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // Before looking at anything that whoever wakes this task may have changed.
+        self.connection.task.register(context.waker());
+        if self.poll_read(context).is_continue() && self.poll_write(context).is_continue() {
+            match &mut self.closing {
+                Closing::NotYet => return Poll::Pending,
+                Closing::Sending(deadline) | Closing::Sent(deadline) => {
+                    ready!(deadline.as_mut().poll(context))
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+/// However the task ends, the driver lets go of the connection.
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.shard.leave(self.connection.clone());
+        self.connection.log_end(self.shard.path());
+    }
+}
+
+impl Subscriber {
+    /// The task for a connection that has joined `shard`. `early` is what the client has already sent.
+    pub fn new(connection: Arc<Connection>, shard: Arc<Shard>, input: Input, early: &[u8]) -> Self {
+        let mut subscriber = Self {
+            connection,
+            shard,
+            input,
+            deaf: false,
+            ended: false,
+            closing: Closing::NotYet,
+        };
+        // Nothing has been sent yet that this could be the answer to, so it cannot be the end.
+        let _ = subscriber.take(early);
+        subscriber
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> ControlFlow<()> {
+        if self.ended {
+            return ControlFlow::Continue(());
+        }
+        let mut buffer = [0; READ];
+        while let Poll::Ready(ready) = self.connection.socket.poll_read_ready(context) {
+            if ready.is_err() {
+                return ControlFlow::Break(());
+            }
+            match self.connection.socket.try_read(&mut buffer) {
+                Ok(0) if matches!(self.closing, Closing::Sent(_)) => return ControlFlow::Break(()),
+                Ok(0) if self.connection.lock().is_ending() => {
+                    // It may well read on, until it has its Close frame.
+                    self.ended = true;
+                    return ControlFlow::Continue(());
+                }
+                Ok(0) => return ControlFlow::Break(()),
+                Ok(len) => {
+                    self.connection.set_heard(self.shard.tick());
+                    self.take(&buffer[..len])?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return ControlFlow::Break(()),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Acts on what the client has sent; breaks when it has answered our Close.
+    fn take(&mut self, bytes: &[u8]) -> ControlFlow<()> {
+        if bytes.is_empty() || self.deaf {
+            return ControlFlow::Continue(());
+        }
+        let mut replies = Vec::new();
+        let result = self.input.take(bytes, &mut replies);
+        let mut writer = self.connection.lock();
+        match result {
+            Ok(()) if replies.is_empty() => {}
+            Ok(()) => writer.set_control(&replies),
+            Err(End::Closed { .. }) if matches!(self.closing, Closing::Sent(_)) => {
+                return ControlFlow::Break(());
+            }
+            // It has crossed ours, which is still to go out.
+            Err(End::Closed { .. }) if writer.is_ending() => {
+                self.deaf = true;
+                writer.end_has_answer();
+            }
+            Err(End::Closed { code }) => writer.end_by_client(code, replies),
+            Err(End::Violation { code, reason }) => {
+                self.deaf = true;
+                writer.end(code, reason);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Writes what is this task's to write; breaks when the connection is over.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> ControlFlow<()> {
+        if matches!(self.closing, Closing::Sent(_)) {
+            return ControlFlow::Continue(());
+        }
+        let connection = &self.connection;
+        let mut writer = connection.lock();
+        let mut chunk = None;
+        while writer.mode == Mode::Parked || writer.has_control() {
+            // Here and not before the loop: a write may find that history has moved on.
+            if writer.is_ending() && matches!(self.closing, Closing::NotYet) {
+                self.closing = Closing::Sending(Box::pin(sleep(CLOSE_TIMEOUT)));
+            }
+            if writer.mode == Mode::Parked {
+                match connection.socket.poll_write_ready(context) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return ControlFlow::Break(()),
+                    Poll::Pending => break,
+                }
+            }
+            let sent = writer.sent();
+            let progress = connection.write(&mut writer, &mut chunk);
+            if writer.mode == Mode::Parked && writer.sent() > sent {
+                // It takes what it is sent, so it lives, though a ping may be stuck behind what is on its way.
+                connection.set_heard(self.shard.tick());
+            }
+            match progress {
+                Progress::CaughtUp if writer.mode == Mode::Parked => {
+                    writer.mode = Mode::Driven;
+                    drop(writer);
+                    self.shard.unpark(connection.clone());
+                    break;
+                }
+                Progress::CaughtUp => break,
+                Progress::Blocked => writer.mode = Mode::Parked,
+                Progress::Closed if writer.is_ending_by_client() => return ControlFlow::Break(()),
+                Progress::Closed => {
+                    drop(writer);
+                    return self.sent_close();
+                }
+                Progress::Broken => return ControlFlow::Break(()),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The Close frame is out: what is left is to wait until the client has closed too.
+    fn sent_close(&mut self) -> ControlFlow<()> {
+        if SockRef::from(&self.connection.socket)
+            .shutdown(Shutdown::Write)
+            .is_err()
+        {
+            return ControlFlow::Break(());
+        }
+        if self.ended {
+            return ControlFlow::Break(());
+        }
+        self.closing = Closing::Sent(match mem::replace(&mut self.closing, Closing::NotYet) {
+            Closing::Sending(deadline) | Closing::Sent(deadline) => deadline,
+            // History had moved on when this task came to write, and the Close frame went out at once.
+            Closing::NotYet => Box::pin(sleep(CLOSE_TIMEOUT)),
+        });
+        ControlFlow::Continue(())
+    }
+}

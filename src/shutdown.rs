@@ -1,0 +1,83 @@
+//! Stopping: from a signal to the end of the last task.
+
+use std::io;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+/// The signals that ask the process to stop.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Takes SIGINT and SIGTERM over from the system, which would end the process at once.
+    pub fn take() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+        }
+    }
+}
+
+/// Runs `work` until it is done, asks it to stop with the first signal, and abandons it with the second. The exit status
+/// is then the one that a shell reports for that signal.
+pub async fn until_signalled<T>(
+    mut signals: Signals,
+    stop: CancellationToken,
+    work: impl Future<Output = Result<T>>,
+) -> Result<ExitCode> {
+    let mut work = pin!(work);
+    let first = tokio::select! {
+        result = &mut work => return result.map(|_| ExitCode::SUCCESS),
+        signal = signals.next() => signal,
+    };
+    info!(signal = name(first), "stopping");
+    stop.cancel();
+    let second = tokio::select! {
+        result = work => return result.map(|_| ExitCode::SUCCESS),
+        signal = signals.next() => signal,
+    };
+    warn!(
+        signal = name(second),
+        "second signal: not waiting any longer"
+    );
+    Ok(ExitCode::from(128 + second.as_raw_value() as u8))
+}
+
+fn name(signal: SignalKind) -> &'static str {
+    if signal == SignalKind::interrupt() {
+        "SIGINT"
+    } else {
+        "SIGTERM"
+    }
+}
+
+/// Waits until all tasks have ended, at most for `drain`, and says how it went.
+pub async fn drain(tasks: &TaskTracker, drain: Duration) {
+    tasks.close();
+    match timeout(drain, tasks.wait()).await {
+        Ok(()) => info!("stopped"),
+        Err(_) => warn!(
+            open = tasks.len(),
+            ?drain,
+            "stopped before all connections had closed"
+        ),
+    }
+}

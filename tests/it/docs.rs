@@ -1,0 +1,130 @@
+//! What is written about the flags is what the binary says itself.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::harness::wsevent::output;
+
+/// What is known of a flag beside its meaning.
+#[derive(Debug, Default, PartialEq, Eq, Clone)]
+struct Flag {
+    variable: String,
+    default: Option<String>,
+}
+
+type Flags = BTreeMap<String, Flag>;
+
+/// `[key: value]` in a line of `--help`.
+fn bracketed<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let rest = line
+        .strip_prefix('[')?
+        .strip_prefix(key)?
+        .strip_prefix(": ")?;
+    rest.strip_suffix(']')
+}
+
+/// The long flags in what `--help` prints.
+async fn flags_of(args: &[&str]) -> Flags {
+    let output = output(args, &[]).await;
+    let help = String::from_utf8(output.stdout).expect("help is text");
+    let mut flags = Flags::new();
+    let mut current = None;
+    let (flags_help, _) = help.split_once("\nExamples:").unwrap_or((&help, ""));
+    for line in flags_help.lines().map(str::trim) {
+        let names = line.split(", ").find(|name| name.starts_with("--"));
+        if line.starts_with('-')
+            && let Some(name) = names
+        {
+            let name = name.split([' ', '=']).next().unwrap_or(name).to_owned();
+            flags.insert(name.clone(), Flag::default());
+            current = Some(name);
+        }
+        let Some(flag) = current.as_ref().and_then(|name| flags.get_mut(name)) else {
+            continue;
+        };
+        if let Some(variable) = bracketed(line, "env") {
+            flag.variable = variable.trim_end_matches('=').to_owned();
+        }
+        if let Some(default) = bracketed(line, "default") {
+            flag.default = Some(default.to_owned());
+        }
+    }
+    flags.retain(|name, _| !["--help", "--version"].contains(&name.as_str()));
+    assert!(!flags.is_empty(), "{help}");
+    flags
+}
+
+/// What stands in a table's cell, without the marks that make it code.
+fn code(cell: &str) -> Option<&str> {
+    cell.trim().strip_prefix('`')?.strip_suffix('`')
+}
+
+/// The README's tables between its two marks: flag, variable, default, meaning.
+fn flags_in_readme() -> Flags {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(path).expect("there is a README.md");
+    let (_, rest) = readme
+        .split_once("<!-- flags:begin -->")
+        .expect("where it begins");
+    let (tables, _) = rest
+        .split_once("<!-- flags:end -->")
+        .expect("where it ends");
+    let mut flags = Flags::new();
+    for row in tables.lines().filter(|line| line.starts_with("| `--")) {
+        let row = row.replace("\\|", "/");
+        let cells: Vec<_> = row.trim_matches('|').split('|').collect();
+        assert_eq!(cells.len(), 4, "{row}");
+        let flag = code(cells[0]).expect("a flag is code");
+        let name = flag.split(' ').next().expect("it has a name").to_owned();
+        assert!(!cells[3].trim().is_empty(), "{name} has no meaning");
+        let flag = Flag {
+            variable: code(cells[1]).expect("a variable is code").to_owned(),
+            // In words it is what happens without the flag.
+            default: code(cells[2]).map(str::to_owned),
+        };
+        if let Some(earlier) = flags.insert(name.clone(), flag.clone()) {
+            assert_eq!(earlier, flag, "{name} stands there twice");
+        }
+    }
+    flags
+}
+
+#[tokio::test]
+async fn the_readme_names_exactly_the_flags_there_are() {
+    let mut flags = flags_of(&["--help"]).await;
+    for (name, flag) in flags_of(&["tail", "--help"]).await {
+        if let Some(of_hop) = flags.insert(name.clone(), flag.clone()) {
+            assert_eq!(of_hop, flag, "{name} is the same flag everywhere");
+        }
+    }
+    let readme = flags_in_readme();
+    let missing: Vec<_> = flags
+        .keys()
+        .filter(|name| !readme.contains_key(*name))
+        .collect();
+    let too_many: Vec<_> = readme
+        .keys()
+        .filter(|name| !flags.contains_key(*name))
+        .collect();
+    assert!(missing.is_empty(), "README.md lacks {missing:?}");
+    assert!(
+        too_many.is_empty(),
+        "README.md has {too_many:?}, which --help has not"
+    );
+    for (name, flag) in &flags {
+        assert_eq!(&readme[name], flag, "{name}: README.md, and --help");
+    }
+}
+
+#[tokio::test]
+async fn every_flag_has_a_variable_named_after_it() {
+    for args in [&["--help"][..], &["tail", "--help"]] {
+        for (name, flag) in flags_of(args).await {
+            let name = name
+                .trim_start_matches('-')
+                .to_uppercase()
+                .replace('-', "_");
+            assert_eq!(flag.variable, format!("WSEVENT_{name}"));
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! What the tests are made of: the real binary as a child process, a foreign WebSocket server that the test plays, and
+//! a client that knows no more than bytes and frames.
+//!
+//! Tests wait for signals: a log line, a frame, a connection, an exit. [`GUARD`] only ends a test that would hang.
+
+pub mod client;
+pub mod events;
+pub mod frame;
+pub mod log;
+pub mod port;
+pub mod upstream;
+pub mod wsevent;
+
+use std::time::Duration;
+
+/// Far beyond what anything takes on a busy machine.
+pub const GUARD: Duration = Duration::from_secs(60);
+
+/// Waits for `future`, but not for ever; `what` is what did not happen.
+pub async fn within_guard<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(GUARD, future)
+        .await
+        .unwrap_or_else(|_| panic!("waited {GUARD:?} in vain: {what}"))
+}

@@ -1,0 +1,292 @@
+//! A client that writes what a test wants, wrong or right, and reads strictly.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::frame::{self, CLOSE, FIN, Frame, PING, PONG, close_payload, masked};
+use super::within_guard;
+
+/// The example of RFC 6455, section 1.3.
+pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// The headers of a handshake that is right in all respects.
+pub const HANDSHAKE: [(&str, &str); 5] = [
+    ("Host", "localhost"),
+    ("Upgrade", "websocket"),
+    ("Connection", "Upgrade"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", KEY),
+];
+
+/// A request, as it stands on the wire.
+pub fn request(line: &str, headers: &[(&str, &str)]) -> String {
+    let headers = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"));
+    format!("{line}\r\n{}\r\n", headers.collect::<String>())
+}
+
+/// A handshake that is right in all respects.
+pub fn handshake(path: &str) -> String {
+    request(&format!("GET {path} HTTP/1.1"), &HANDSHAKE)
+}
+
+/// The head of an answer.
+#[derive(Debug)]
+pub struct Head {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+}
+
+impl Head {
+    fn parse(text: &str) -> Self {
+        let mut lines = text.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1));
+        let status = status.and_then(|status| status.parse().ok());
+        let headers = lines.filter_map(|line| line.split_once(':'));
+        Self {
+            status: status.unwrap_or_else(|| panic!("no answer of HTTP: {text:?}")),
+            headers: headers
+                .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+                .collect(),
+        }
+    }
+
+    /// A header's value; empty if it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(header, _)| header == name);
+        found.map_or("", |(_, value)| value)
+    }
+}
+
+/// One connection.
+pub struct Client {
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+    /// What has arrived and is not taken yet.
+    buffer: Vec<u8>,
+    taken: usize,
+    /// The most that one read takes.
+    read_size: usize,
+}
+
+impl Client {
+    pub async fn connect(address: SocketAddr) -> Self {
+        let connecting = TcpStream::connect(address);
+        Self::new(
+            within_guard("a connection", connecting)
+                .await
+                .expect("it listens"),
+        )
+    }
+
+    /// With a receive buffer so small that the server soon cannot write.
+    pub async fn connect_with_buffer(address: SocketAddr, bytes: u32) -> Self {
+        let socket = TcpSocket::new_v4().expect("sockets can be made");
+        socket
+            .set_recv_buffer_size(bytes)
+            .expect("sockets can do that");
+        let connecting = socket.connect(address);
+        Self::new(
+            within_guard("a connection", connecting)
+                .await
+                .expect("it listens"),
+        )
+    }
+
+    fn new(socket: TcpStream) -> Self {
+        socket.set_nodelay(true).expect("sockets can do that");
+        let (reader, writer) = socket.into_split();
+        Self {
+            reader,
+            writer,
+            buffer: vec![],
+            taken: 0,
+            read_size: 64 << 10,
+        }
+    }
+
+    /// From now on at most so many bytes a read.
+    pub fn read_at_most(mut self, bytes: usize) -> Self {
+        self.read_size = bytes;
+        self
+    }
+
+    /// Makes a WebSocket of it.
+    pub async fn upgraded(mut self, path: &str) -> Self {
+        self.send(handshake(path)).await;
+        let head = self.head().await;
+        assert_eq!(head.status, 101, "{head:?}");
+        assert_eq!(head.header("sec-websocket-accept"), ACCEPT);
+        self
+    }
+
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_send(bytes).await.expect("the server reads");
+    }
+
+    /// For a server that may have closed already.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        within_guard("writing", self.writer.write_all(bytes.as_ref())).await
+    }
+
+    /// Sends a final frame.
+    pub async fn send_frame(&mut self, opcode: u8, payload: &[u8]) {
+        self.send(masked(FIN | opcode, payload)).await;
+    }
+
+    /// Reads more; false at the end. A reset is an end, too.
+    async fn fill(&mut self) -> bool {
+        self.buffer.drain(..self.taken);
+        self.taken = 0;
+        let mut piece = vec![0; self.read_size];
+        let len = within_guard("reading", self.reader.read(&mut piece)).await;
+        let len = len.unwrap_or(0);
+        self.buffer.extend(&piece[..len]);
+        len > 0
+    }
+
+    /// The next answer's head.
+    pub async fn head(&mut self) -> Head {
+        self.try_head().await.expect("an answer")
+    }
+
+    /// The next answer's head, unless the connection ends instead.
+    pub async fn try_head(&mut self) -> Option<Head> {
+        loop {
+            let rest = &self.buffer[self.taken..];
+            if let Some(end) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head = String::from_utf8_lossy(&rest[..end]).into_owned();
+                self.taken += end + 4;
+                return Some(Head::parse(&head));
+            }
+            if !self.fill().await {
+                return None;
+            }
+        }
+    }
+
+    /// So many bytes, as the body of an answer.
+    pub async fn body(&mut self, head: &Head) -> String {
+        let len = head.header("content-length").parse().expect("a length");
+        while self.buffer.len() - self.taken < len {
+            assert!(self.fill().await, "the body is not all there");
+        }
+        let body = self.buffer[self.taken..][..len].to_vec();
+        self.taken += len;
+        String::from_utf8(body).expect("the body is text")
+    }
+
+    /// The next frame; none at the end of the connection, which must not be in the middle of one.
+    pub async fn frame(&mut self) -> Option<Frame> {
+        let frame = self.frame_or_cut().await;
+        if frame.is_none() {
+            let rest = self.buffer.len() - self.taken;
+            assert_eq!(rest, 0, "the connection ended within a frame");
+        }
+        frame
+    }
+
+    /// The next whole frame; none at the end of the connection, wherever it comes.
+    pub async fn frame_or_cut(&mut self) -> Option<Frame> {
+        loop {
+            if let Some((frame, len)) = frame::parse(&self.buffer[self.taken..]) {
+                self.taken += len;
+                return Some(frame);
+            }
+            if !self.fill().await {
+                return None;
+            }
+        }
+    }
+
+    /// The next event, or the Close frame. Pings are answered on the way.
+    pub async fn message(&mut self) -> Message {
+        within_guard("an event", self.next_message()).await
+    }
+
+    async fn next_message(&mut self) -> Message {
+        loop {
+            let frame = self.frame().await.expect("a frame before the end");
+            assert!(frame.fin, "an event is one frame");
+            let text = |bytes| String::from_utf8(bytes).expect("text is UTF-8");
+            match frame.opcode {
+                frame::TEXT => return Message::text(text(frame.payload)),
+                frame::BINARY => return Message::binary(frame.payload),
+                CLOSE => return Message::Close(None),
+                PING => drop(self.try_send(masked(FIN | PONG, &frame.payload)).await),
+                PONG => {}
+                other => panic!("opcode {other:#x} from a server"),
+            }
+        }
+    }
+
+    /// The next `count` events.
+    pub async fn messages(&mut self, count: usize) -> Vec<Message> {
+        let mut messages = vec![];
+        for _ in 0..count {
+            let message = self.message().await;
+            assert!(!message.is_close(), "closed after {}", messages.len());
+            messages.push(message);
+        }
+        messages
+    }
+
+    /// Reads up to the Close frame: the events before it, its code and its reason.
+    pub async fn until_close(&mut self) -> (Vec<Frame>, u16, String) {
+        within_guard("a Close frame", async {
+            let mut frames = vec![];
+            loop {
+                let frame = self.frame().await.expect("a Close frame before the end");
+                if let Some((code, reason)) = frame.close() {
+                    return (frames, code, reason);
+                }
+                frames.push(frame);
+            }
+        })
+        .await
+    }
+
+    /// The code of the Close frame that must come next; answers it, and sees the end.
+    pub async fn closed(mut self) -> u16 {
+        let (frames, code, _) = self.until_close().await;
+        assert!(
+            frames.is_empty(),
+            "nothing was expected before the Close frame"
+        );
+        self.answer_close(code).await;
+        code
+    }
+
+    /// Answers a Close frame and sees the end of the connection.
+    pub async fn answer_close(mut self, code: u16) {
+        let answer = masked(FIN | CLOSE, &close_payload(code, b""));
+        // The server may be gone already, as it need not wait for this.
+        drop(self.try_send(answer).await);
+        self.ended().await;
+    }
+
+    /// Sees the end of the connection, with nothing before it.
+    pub async fn ended(&mut self) {
+        let frame = self.frame().await;
+        assert_eq!(frame, None, "the end was expected");
+    }
+
+    /// Ends its own direction only.
+    pub async fn half_close(&mut self) {
+        self.writer.shutdown().await.expect("the connection lives");
+    }
+
+    /// Vanishes with a reset.
+    pub fn reset(self) {
+        let socket = self.reader.reunite(self.writer).expect("two halves of one");
+        sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).expect("sockets can do that");
+    }
+}
