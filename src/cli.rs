@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::Resettable;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use hyper::http::HeaderMap;
@@ -15,13 +15,17 @@ use tokio_rustls::rustls::ClientConfig;
 use url::Url;
 
 pub use args::{Args, LogFormat};
-use args::{Command, ConnectArgs, HopArgs};
+use args::{Command, ConnectArgs, HopArgs, PublishArgs};
 
+use crate::client::publish::{Data, Publish};
 use crate::client::tail::Tail;
-use crate::endpoint::websocket::Settings;
+use crate::client::{publish, tail};
+use crate::endpoint::fanout::Settings;
 use crate::reason;
+use crate::route::Origins;
 use crate::source::produce::Produce;
-use crate::source::websocket::{Upstream, tls_config};
+use crate::source::upstream::{Upstream, tls_config};
+use crate::stream::history::Limits;
 
 /// What the process is to do.
 pub struct Config {
@@ -45,6 +49,8 @@ pub enum Role {
     Hop(Hop),
     /// Prints a stream.
     Tail(Tail),
+    /// Sends events.
+    Publish(Publish),
 }
 
 /// A hop: one route, as the flags describe it.
@@ -57,10 +63,12 @@ pub struct Hop {
     pub upstreams: Vec<Upstream>,
     /// Random events, if wanted.
     pub produce: Option<Produce>,
-    /// The bound of the history, in bytes.
-    pub history: usize,
+    /// The bounds of the history.
+    pub history: Limits,
     /// What holds for each subscriber.
     pub subscribers: Settings,
+    /// The pages of other servers that are let in.
+    pub origins: Origins,
     /// How long stopping may take.
     pub drain: Duration,
 }
@@ -73,8 +81,24 @@ impl Config {
     /// and `--version` end it with 0.
     pub fn from_process() -> Self {
         let mut command = without_empty_variables(Args::command());
-        let matches = command.get_matches_mut();
-        Self::from_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
+        let matches = match command.try_get_matches_from_mut(std::env::args_os()) {
+            Ok(matches) => matches,
+            Err(error) if names_a_url(&error) => {
+                clap::Error::raw(ErrorKind::InvalidSubcommand, BARE_URL)
+                    .format(&mut command)
+                    .exit()
+            }
+            Err(error) => error.exit(),
+        };
+        Self::from_matches(&matches).unwrap_or_else(|error| {
+            let subcommand = matches.subcommand_name();
+            let command = match subcommand {
+                // It has a usage of its own.
+                Some(name) => command.find_subcommand_mut(name).expect("it was found"),
+                None => &mut command,
+            };
+            error.format(command).exit()
+        })
     }
 
     fn from_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
@@ -92,18 +116,41 @@ impl Config {
                     .subcommand_matches("tail")
                     .expect("this is the subcommand");
                 let url = values::event_url(&tail.url).map_err(usage)?;
+                let transport = tail.transport.unwrap_or_else(|| tail::Transport::of(&url));
+                let url = transport.mapped(url);
                 let connect =
                     connect(&tail.connect, matches, std::slice::from_ref(&url)).map_err(usage)?;
                 Role::Tail(Tail {
                     upstream: connect.upstream(&url),
+                    transport,
+                    history: tail.history,
+                    last_event_id: tail.last_event_id,
                     count: tail.count,
                     timestamps: tail.timestamps,
                     exit_on_close: tail.exit_on_close,
                 })
             }
+            Some(Command::Publish(publish)) => {
+                no_hop_flags(matches).map_err(usage)?;
+                let matches = matches
+                    .subcommand_matches("publish")
+                    .expect("this is the subcommand");
+                Role::Publish(self::publish(publish, matches).map_err(usage)?)
+            }
         };
         Ok(Self { log, role })
     }
+}
+
+/// What to say to whoever gives a URL and nothing that says what to do with it.
+const BARE_URL: &str = "a URL alone does not say what to do; to print it: wsevent tail URL; to serve it again: wsevent --consume URL";
+
+/// Whether a URL stands where a subcommand should.
+fn names_a_url(error: &clap::Error) -> bool {
+    matches!(
+        error.get(ContextKind::InvalidSubcommand),
+        Some(ContextValue::String(name)) if name.contains("://")
+    )
 }
 
 /// A variable that is set but empty counts as not set: `docker run -e` and compose files make such ones.
@@ -160,22 +207,82 @@ fn hop(args: HopArgs, matches: &ArgMatches) -> Usage<Hop> {
             }
         }
     }
-    let produce = produces(&args, matches, upstreams.is_empty())?.then(|| Produce {
+    // Who publishes is a source as well.
+    let has_source = !upstreams.is_empty() || args.accept_publish;
+    let produce = produces(&args, matches, has_source)?.then(|| Produce {
         address: address.clone(),
         rate: args.produce_rate,
         size: args.produce_size,
     });
+    let mut origins = lines(matches, "allow_origin", &args.allow_origin);
+    for origin in &mut origins {
+        // As it stands in an address bar; a browser says it without.
+        if let Some(bare) = origin.strip_suffix('/') {
+            *origin = bare.to_owned();
+        }
+    }
+    if let Some(wrong) = origins.iter().find(|origin| !values::is_origin(origin)) {
+        return Err(format!(
+            "--allow-origin: '{wrong}' is no origin, such as https://app.example, and not *"
+        ));
+    }
     Ok(Hop {
         path,
         address,
         upstreams,
         produce,
-        history: args.history,
+        history: Limits {
+            bytes: args.history,
+            count: args.history_count,
+            age: args.history_age,
+        },
         subscribers: Settings {
             ping_interval: args.connect.ping_interval,
             max_message_size: args.connect.max_message_size,
+            overload: args.overload,
+            accept_publish: args.accept_publish,
         },
+        origins: Origins(origins),
         drain: args.drain,
+    })
+}
+
+fn publish(args: PublishArgs, matches: &ArgMatches) -> Usage<Publish> {
+    let url = values::event_url(&args.url)?;
+    let transport = args
+        .transport
+        .unwrap_or_else(|| publish::Transport::of(&url));
+    let mut url = transport.mapped(url);
+    for (name, label) in [("type", &args.r#type), ("key", &args.key)] {
+        if let Some(label) = label {
+            url.query_pairs_mut().append_pair(name, label);
+        }
+    }
+    if given(matches, "consume_message") == 2 {
+        return Err("--consume-message would be published: give DATA instead".into());
+    }
+    if given(matches, "ids") == 2 && transport == publish::Transport::Websocket {
+        return Err("--ids needs http://: over a WebSocket nobody says what they are".into());
+    }
+    let connect = connect(&args.connect, matches, std::slice::from_ref(&url))?;
+    let mut upstream = connect.upstream(&url);
+    upstream.messages.clear();
+    let data = match (args.data, args.whole) {
+        (Some(_), true) if given(matches, "whole") == 2 => {
+            return Err("DATA and --whole exclude each other".into());
+        }
+        (Some(data), _) => Data::Given(data),
+        (None, true) => Data::Whole,
+        (None, false) => Data::Lines,
+    };
+    Ok(Publish {
+        upstream,
+        transport,
+        data,
+        binary: args.binary,
+        rate: args.rate,
+        ids: args.ids,
+        retry: args.retry,
     })
 }
 
@@ -236,7 +343,7 @@ fn consumed(args: &HopArgs, matches: &ArgMatches) -> Usage<Vec<Url>> {
 }
 
 /// Whether to produce random events.
-fn produces(args: &HopArgs, matches: &ArgMatches, no_upstream: bool) -> Usage<bool> {
+fn produces(args: &HopArgs, matches: &ArgMatches, has_source: bool) -> Usage<bool> {
     let wanted = if args.produce {
         given(matches, "produce")
     } else {
@@ -251,13 +358,13 @@ fn produces(args: &HopArgs, matches: &ArgMatches, no_upstream: bool) -> Usage<bo
         return Err("--produce and --no-produce exclude each other".into());
     }
     let produces = if wanted == unwanted {
-        no_upstream
+        !has_source
     } else {
         wanted > unwanted
     };
-    if !produces && no_upstream {
+    if !produces && !has_source {
         return Err(
-            "with --no-produce and no source nothing could bring events: add --consume URL".into(),
+            "with --no-produce and no source nothing could bring events: add --consume URL or --accept-publish".into(),
         );
     }
     if !produces {
@@ -283,33 +390,42 @@ struct Connect {
     ping_interval: Duration,
 }
 
+/// The values of a repeatable flag. In a variable one line is one value; on the command line a value may well have several
+/// lines.
+fn lines(matches: &ArgMatches, id: &str, values: &[String]) -> Vec<String> {
+    match given(matches, id) {
+        1 => {
+            let lines = values.iter().flat_map(|value| value.lines());
+            lines.map(str::to_owned).collect()
+        }
+        _ => values.to_vec(),
+    }
+}
+
 /// `urls` are those it is for.
 fn connect(args: &ConnectArgs, matches: &ArgMatches, urls: &[Url]) -> Usage<Connect> {
-    // In a variable one line is one value; on the command line a message may well have several lines.
-    let lines = |id, values: &[String]| -> Vec<String> {
-        match given(matches, id) {
-            1 => values
-                .iter()
-                .flat_map(|value| value.lines())
-                .map(str::to_owned)
-                .collect(),
-            _ => values.to_vec(),
-        }
-    };
-    let headers = lines("consume_header", &args.consume_header);
+    let headers = lines(matches, "consume_header", &args.consume_header);
     let mut parsed = HeaderMap::new();
     for header in &headers {
         let (name, value) = values::header(header)?;
         parsed.append(name, value);
     }
+    let is_http = |url: &Url| matches!(url.scheme(), "http" | "https");
+    if given(matches, "consume_message") == 2 && !urls.is_empty() && urls.iter().all(is_http) {
+        return Err(
+            "--consume-message goes over a WebSocket: http:// and https:// have no room for it"
+                .into(),
+        );
+    }
     // Reading the system's roots takes a while, so only when they are needed.
-    let wants_tls = args.consume_ca.is_some() || urls.iter().any(|url| url.scheme() == "wss");
+    let is_secure = |url: &Url| matches!(url.scheme(), "wss" | "https");
+    let wants_tls = args.consume_ca.is_some() || urls.iter().any(is_secure);
     let tls = wants_tls
         .then(|| tls_config(args.consume_ca.as_deref()))
         .transpose();
     Ok(Connect {
         headers: parsed,
-        messages: lines("consume_message", &args.consume_message),
+        messages: lines(matches, "consume_message", &args.consume_message),
         tls: tls.map_err(|error| format!("--consume-ca: {}", reason::of(&error)))?,
         max_message_size: args.max_message_size,
         ping_interval: args.ping_interval,
@@ -322,7 +438,8 @@ impl Connect {
             url: url.clone(),
             headers: self.headers.clone(),
             messages: self.messages.clone(),
-            tls: self.tls.clone().filter(|_| url.scheme() == "wss"),
+            // A redirect may lead from http:// to https://.
+            tls: self.tls.clone().filter(|_| url.scheme() != "ws"),
             max_message_size: self.max_message_size,
             ping_interval: self.ping_interval,
         }

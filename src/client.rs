@@ -1,3 +1,4 @@
 //! What a person needs at a terminal.
 
+pub mod publish;
 pub mod tail;

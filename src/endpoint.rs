@@ -1,3 +1,7 @@
 //! Endpoints: what serves a stream to its subscribers. The mirror image of [`crate::source`].
 
+pub mod answer;
+pub mod body;
+pub mod fanout;
+pub mod page;
 pub mod websocket;

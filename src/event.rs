@@ -1,6 +1,8 @@
 //! Events and their ids: what every source produces, the log keeps, and every wire format encodes.
 
 use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -12,8 +14,64 @@ pub struct Event {
     pub id: EventId,
     /// When the origin took it in, in microseconds since the Unix epoch.
     pub time: u64,
+    /// What kind of event it is, if its producer says so: SSE's `event:`, CloudEvents' `type`.
+    pub event_type: Option<Arc<str>>,
+    /// What it is about, if its producer says so: CloudEvents' `subject`.
+    pub key: Option<Arc<str>>,
     /// The event's content.
     pub payload: Payload,
+}
+
+/// An event on its way into a log, which gives it id and time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// What kind of event it is.
+    pub event_type: Option<Arc<str>>,
+    /// What it is about.
+    pub key: Option<Arc<str>>,
+    /// Its content.
+    pub payload: Payload,
+}
+
+impl From<Payload> for NewEvent {
+    fn from(payload: Payload) -> Self {
+        Self {
+            event_type: None,
+            key: None,
+            payload,
+        }
+    }
+}
+
+/// What a publisher says of all its events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// What kind of events they are.
+    pub event_type: Option<Arc<str>>,
+    /// What they are about.
+    pub key: Option<Arc<str>>,
+}
+
+impl Labels {
+    /// One of these events.
+    pub fn event(&self, payload: Payload) -> NewEvent {
+        NewEvent {
+            event_type: self.event_type.clone(),
+            key: self.key.clone(),
+            payload,
+        }
+    }
+}
+
+/// A notice that events are missing: behind `after` and before `next`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// The id of the last event before the gap: as a subscriber gave it, so perhaps not one of ours.
+    pub after: Option<Box<str>>,
+    /// The event that comes next, if it is there already.
+    pub next: Option<EventId>,
+    /// How many events are missing, if that is known.
+    pub lost: Option<u64>,
 }
 
 /// An event's content: its bytes as they came, and whether they are text.
@@ -74,10 +132,12 @@ impl Origin {
     }
 }
 
+/// Crockford's alphabet leaves out I, L, O and U.
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Crockford's alphabet leaves out I, L, O and U. 13 characters of 5 bits hold 65 bits: the first is at most `F`.
-        const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+        // 13 characters of 5 bits hold 65 bits: the first is at most `F`.
         let mut text = [0u8; 13];
         for (place, slot) in text.iter_mut().rev().enumerate() {
             *slot = ALPHABET[(self.0 >> (5 * place)) as usize & 31];
@@ -89,6 +149,54 @@ impl fmt::Display for Origin {
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.origin, self.seq)
+    }
+}
+
+/// A text that is no id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAnId;
+
+impl fmt::Display for NotAnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not an id of the form <13 characters>-<number>")
+    }
+}
+
+impl std::error::Error for NotAnId {}
+
+/// Letters of either case; one spelling otherwise, so that two ids are the same when their texts are.
+impl FromStr for Origin {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        if text.len() != 13 {
+            return Err(NotAnId);
+        }
+        let value = text.bytes().try_fold(0u128, |value, letter| {
+            let letter = letter.to_ascii_uppercase();
+            let digit = ALPHABET.iter().position(|&known| known == letter)?;
+            Some(value << 5 | digit as u128)
+        });
+        let value = value.and_then(|value| u64::try_from(value).ok());
+        value.map(Self).ok_or(NotAnId)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        let (origin, seq) = text.split_once('-').ok_or(NotAnId)?;
+        // `parse` would take a plus sign and leading zeros.
+        let plain = seq.bytes().all(|digit| digit.is_ascii_digit()) && !seq.starts_with('0');
+        let seq = seq.parse().map_err(|_| NotAnId)?;
+        match plain {
+            true => Ok(Self {
+                origin: origin.parse()?,
+                seq,
+            }),
+            false => Err(NotAnId),
+        }
     }
 }
 
@@ -118,5 +226,33 @@ mod tests {
             seq: 42,
         };
         assert_eq!(id.to_string(), "0000000000001-42");
+        assert_eq!("0000000000001-42".parse(), Ok(id));
+    }
+
+    #[test]
+    fn ids_are_read_as_they_are_written() {
+        for origin in [0, 1, 31, u64::MAX, 0x0123_4567_89AB_CDEF] {
+            let origin = Origin(origin);
+            assert_eq!(origin.to_string().parse(), Ok(origin));
+            assert_eq!(origin.to_string().to_lowercase().parse(), Ok(origin));
+        }
+        for wrong in [
+            "",
+            "-",
+            "1",
+            "0000000000001",
+            "0000000000001-",
+            "0000000000001-0",
+            "0000000000001-+1",
+            "0000000000001-01",
+            "0000000000001-1 ",
+            "0000000000001-18446744073709551616",
+            "000000000000-1",
+            "000000000000U-1",
+            "G000000000000-1",
+            "00000000000é-1",
+        ] {
+            assert_eq!(wrong.parse::<EventId>(), Err(NotAnId), "{wrong}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 //!                     │
 //!     source/  ──►  stream (log, history, tapes, cursors)  ──►  endpoint/
 //!     produce          │ encodes each event once with             websocket
-//!     websocket        └──► wire/                                     ▲
+//!     websocket, http  └──► wire/                                     ▲
 //!                                                       server, route ┘ bring each request there
 //! ```
 //!
@@ -15,7 +15,7 @@
 //! - [`wire`]: the formats, pure functions.
 //! - [`endpoint`]: serves a stream to its subscribers.
 //! - [`route`], [`server`]: from a listening socket and a URL path to an endpoint.
-//! - [`client`]: `wsevent tail`.
+//! - [`client`]: `wsevent tail`, `wsevent publish`.
 //! - [`cli`], [`shutdown`], [`reason`]: how a process begins and ends, and what it says when something fails.
 //!
 //! `wire` imports only `event`; `stream` imports only `wire` and `event`, and never a socket; `source` and `endpoint`
@@ -48,13 +48,17 @@ use cli::{Hop, Role};
 use route::Route;
 use server::Listeners;
 use shutdown::Signals;
+use source::Destination;
 use source::Source;
 use stream::EventLog;
+use stream::via::Via;
+use wire::hop::Instance;
 
 /// Plays the role until it is over; the exit status of the process.
 pub async fn run(role: Role) -> Result<ExitCode> {
     match role {
         Role::Tail(tail) => tail.run().await.map(|()| ExitCode::SUCCESS),
+        Role::Publish(publish) => publish.run().await.map(|()| ExitCode::SUCCESS),
         Role::Hop(hop) => {
             let signals = Signals::take().context("cannot listen for signals")?;
             let stop = CancellationToken::new();
@@ -67,15 +71,6 @@ pub async fn run(role: Role) -> Result<ExitCode> {
 async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
     let listeners = Listeners::bind(&hop.address).await?;
     let tasks = TaskTracker::new();
-    let log = Arc::new(EventLog::new(hop.history));
-    let route = Arc::new(Route::new(
-        &hop.path,
-        log.clone(),
-        hop.subscribers,
-        &tasks,
-        &stop,
-    ));
-
     let addresses = listeners.addresses()?;
     if let Some(own) = hop
         .upstreams
@@ -89,6 +84,19 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
     let serving = addresses.first().map_or(hop.address.clone(), |first| {
         real_address(&hop.address, first.port())
     });
+    let log = Arc::new(EventLog::new(hop.history));
+    let via = Arc::new(Via::new(Instance {
+        id: log.origin(),
+        address: serving.as_str().into(),
+    }));
+    let route = Arc::new(Route::new(
+        &hop.path,
+        log.clone(),
+        via.clone(),
+        hop.subscribers,
+        hop.origins,
+        (&tasks, &stop),
+    ));
     for address in &addresses {
         info!(%address, url = %format_args!("ws://{serving}{}", hop.path), "listening");
     }
@@ -96,12 +104,22 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
         address: serving,
         ..produce
     });
-    for source in produce
+    let upstreams = hop.upstreams.into_iter().map(Source::from);
+    let sources: Vec<_> = produce
         .map(Source::Produce)
         .into_iter()
-        .chain(hop.upstreams.into_iter().map(Source::WebSocket))
-    {
-        tasks.spawn(source.run(log.clone(), stop.clone()));
+        .chain(upstreams)
+        .collect();
+    for _ in sources.iter().filter(|source| source.has_past()) {
+        log.expect_past();
+    }
+    for (number, source) in sources.into_iter().enumerate() {
+        let to = Destination {
+            log: log.clone(),
+            via: via.clone(),
+            number,
+        };
+        tasks.spawn(source.run(to, stop.clone()));
     }
     server::serve(listeners, route, tasks.clone(), stop).await;
     shutdown::drain(&tasks, hop.drain).await;

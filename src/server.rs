@@ -1,35 +1,43 @@
 //! The server: listens, accepts, and brings each request to its endpoint.
 //!
-//! hyper parses and answers HTTP; a WebSocket leaves it after the 101 as the bare socket, together with whatever the
-//! client has sent behind its handshake, and hyper's buffers are gone.
+//! hyper parses HTTP, and answers what has an end. A WebSocket leaves it after the 101, and an endless body before hyper
+//! has answered at all: as the bare socket, together with whatever the client has sent behind its request, and hyper's
+//! buffers are gone.
 
-use std::future::{poll_fn, ready};
+mod noted;
+mod request;
+mod rewound;
+
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::http::HeaderValue;
-use hyper::http::request::Parts;
-use hyper::http::uri::Authority;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, Version, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::endpoint::websocket::handshake;
+use crate::endpoint::fanout::Arrival;
+use crate::endpoint::websocket::hello;
+use crate::endpoint::websocket::input::Unheard;
+use crate::reason;
 use crate::route::Route;
-use crate::stream::Subscription;
+use crate::wire::Format;
+use request::{Context, Handover, Outcome};
+use rewound::{HTTP2_PREFACE, Rewound};
 
 /// How often another free port is tried.
 const PORT_ATTEMPTS: u32 = 10;
@@ -37,10 +45,17 @@ const PORT_ATTEMPTS: u32 = 10;
 const BACKLOG: u32 = 4096;
 /// A request's head must be here by then, however slowly it arrives.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Requests are answered at once: who still speaks HTTP after so long does not read the answers.
-const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection on which nothing has gone either way for so long is given up: streams have a heartbeat that is shorter, and
+/// other requests are answered at once.
+const STUCK: Duration = Duration::from_secs(45);
 /// The longest head of a request, in bytes; more is answered with 431.
 const MAX_HEAD: usize = 16 << 10;
+/// How often an HTTP/2 connection is pinged, and how long the answer may take.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+/// At most so many requests at once on an HTTP/2 connection.
+const MAX_STREAMS: u32 = 128;
+/// So much of each answer hyper keeps for a client that does not read: it is not in history any more, and not bounded by it.
+const MAX_UNREAD: usize = 32 << 10;
 /// How long accepting pauses when the process has run out of files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -145,7 +160,8 @@ async fn accept(
         match accepted {
             Ok((socket, address)) => {
                 told = false;
-                tasks.spawn(connection(socket, address, route.clone(), stop.clone()));
+                let (route, stop) = (route.clone(), stop.clone());
+                tasks.spawn(connection(socket, address, route, tasks.clone(), stop));
             }
             // The client was gone before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -159,146 +175,187 @@ async fn accept(
     }
 }
 
-/// One client's connection while it speaks HTTP. What it is upgraded to gets a task of its own, which is smaller.
+/// One client's connection while it speaks HTTP. What it becomes after that gets a task of its own, which is smaller.
 async fn connection(
     socket: TcpStream,
     address: SocketAddr,
     route: Arc<Route>,
+    tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    match http(socket, &route, stop).await {
-        Ok(Some(Upgraded {
-            socket,
-            early,
-            subscription,
-        })) => {
-            route.websocket.serve(socket, &early, address, subscription);
+    let context = Context {
+        route,
+        address,
+        stop,
+        activity: Arc::default(),
+    };
+    let result = match http1(socket, &context).await {
+        Ok(Left::Ended) => Ok(()),
+        Ok(Left::HandedOver(socket, early, handover)) => {
+            hand_over(&context, socket, early, handover).await
         }
-        Ok(None) => {}
-        Err(error) => debug!(%address, %error, "connection failed"),
+        Ok(Left::Http2(socket, early)) => {
+            let socket = Rewound::new(socket, early);
+            http2(socket, Arc::new(context), tasks)
+                .await
+                .map_err(Into::into)
+        }
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = result {
+        debug!(%address, error = %reason::of(&error), "connection failed");
     }
 }
 
-/// A connection that has become a WebSocket.
-struct Upgraded {
-    socket: TcpStream,
-    early: Bytes,
-    subscription: Subscription,
+/// How a connection has left HTTP/1.
+enum Left {
+    /// It is over.
+    Ended,
+    /// To be something else. The bytes are what the client has sent behind its request.
+    HandedOver(TcpStream, Bytes, Handover),
+    /// It begins as HTTP/2 does (RFC 9113, section 3.4).
+    Http2(TcpStream, Bytes),
 }
 
-/// Serves HTTP requests until the connection ends or is upgraded.
-async fn http(
-    socket: TcpStream,
-    route: &Route,
-    stop: CancellationToken,
-) -> hyper::Result<Option<Upgraded>> {
-    let subscribed = Mutex::new(None);
-    let service = service_fn(|request: Request<Incoming>| {
-        let (request, _) = request.into_parts();
-        let response = answer(&request, route, |subscription| {
-            *subscribed.lock().unwrap_or_else(PoisonError::into_inner) = Some(subscription);
-        });
-        ready(Ok::<_, std::convert::Infallible>(response))
+/// Serves HTTP/1 requests until the connection ends or becomes something else.
+async fn http1(socket: TcpStream, context: &Context) -> hyper::Result<Left> {
+    let handover = Mutex::new(None);
+    let lock = || handover.lock().unwrap_or_else(PoisonError::into_inner);
+    let used = AtomicBool::new(false);
+    let service = service_fn(|request| {
+        let alone = !used.swap(true, Ordering::Relaxed);
+        context.activity.note();
+        Box::pin(async move {
+            match context.outcome(request, alone).await {
+                Outcome::Answer(response) => Ok::<_, Infallible>(response),
+                Outcome::Upgrade(response, to) => {
+                    *lock() = Some(to);
+                    Ok(response)
+                }
+                Outcome::TakeOver(to) => {
+                    *lock() = Some(to);
+                    pending().await
+                }
+            }
+        })
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(socket), service);
-    tokio::select! {
-        result = poll_fn(|context| connection.poll_without_shutdown(context)) => result?,
-        // No request takes time: there is none to wait for.
-        () = stop.cancelled() => return Ok(None),
-        () = sleep(HTTP_TIMEOUT) => return Ok(None),
-    }
+        .serve_connection(TokioIo::new(Rewound::opening(socket)), service);
+    let mut stopping = false;
+    let result = loop {
+        let step = poll_fn(|cx| match connection.poll_without_shutdown(cx) {
+            Poll::Pending if matches!(*lock(), Some(Handover::Body(..))) => Poll::Ready(Ok(())),
+            poll => poll,
+        });
+        tokio::select! {
+            result = step => break result,
+            () = context.stop.cancelled(), if !stopping => {
+                stopping = true;
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+            }
+            () = sleep_until(context.activity.last() + STUCK) => {
+                if context.activity.last().elapsed() >= STUCK {
+                    return Ok(Left::Ended);
+                }
+            }
+        }
+    };
     let parts = connection.into_parts();
-    let subscribed = subscribed
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    Ok(subscribed.map(|subscription| Upgraded {
-        socket: parts.io.into_inner(),
-        early: parts.read_buf,
+    let socket = parts.io.into_inner().into_socket();
+    match lock().take() {
+        Some(to) if result.is_ok() => Ok(Left::HandedOver(socket, parts.read_buf, to)),
+        // hyper has noticed, and has not answered.
+        _ if parts.read_buf.starts_with(HTTP2_PREFACE) => Ok(Left::Http2(socket, parts.read_buf)),
+        _ => result.map(|()| Left::Ended),
+    }
+}
+
+/// Gives a connection to the endpoint that it has asked for.
+async fn hand_over(
+    context: &Context,
+    socket: TcpStream,
+    early: Bytes,
+    handover: Handover,
+) -> Result<()> {
+    let route = &context.route;
+    let (format, early, preface, subscription, publish) = match handover {
+        Handover::WebSocket(subscription, publish) => {
+            let format = Format::WebSocket;
+            (format, early, Bytes::new(), subscription, publish)
+        }
+        Handover::Body(format, preface, subscription) => {
+            (format, early, preface, subscription, Err(Unheard::Nobody))
+        }
+        Handover::Hop => {
+            let joining = async {
+                let (hello, early) = hello::receive(&socket, early).await?;
+                let joined = hello::join(&route.log, &hello).await?;
+                anyhow::Ok((joined, early))
+            };
+            let Some(joined) = context.stop.run_until_cancelled(joining).await else {
+                return Ok(());
+            };
+            let (joined, early) = joined?;
+            let welcome = hello::welcome(&joined, &route.via);
+            let publish = Err(Unheard::Nobody);
+            (Format::Hop, early, welcome, joined.subscription, publish)
+        }
+    };
+    route.fanout(format).serve(Arrival {
+        socket,
+        address: context.address,
+        early,
+        preface,
         subscription,
-    }))
-}
-
-/// Answers one request. For a WebSocket, `upgrade` gets the subscription that begins before the client hears of it.
-fn answer(
-    request: &Parts,
-    route: &Route,
-    upgrade: impl FnOnce(Subscription),
-) -> Response<Full<Bytes>> {
-    if let Err(reason) = check_message(request) {
-        return refuse(StatusCode::BAD_REQUEST, reason);
-    }
-    if request.uri.path() != &*route.path {
-        return refuse(StatusCode::NOT_FOUND, "there is no stream at this path");
-    }
-    if request.method != Method::GET {
-        let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed here");
-        response
-            .headers_mut()
-            .insert(header::ALLOW, HeaderValue::from_static("GET"));
-        return response;
-    }
-    let handshake = match handshake::is_meant(request) {
-        true => handshake::accept(request),
-        false => Err(handshake::needed()),
-    };
-    match handshake {
-        Ok(accept) => {
-            upgrade(route.websocket.subscribe());
-            handshake::response(accept).map(Full::new)
-        }
-        Err(refusal) => {
-            let mut response = refuse(refusal.status, refusal.reason);
-            response.headers_mut().extend(refusal.headers());
-            response
-        }
-    }
-}
-
-/// What hyper leaves to the server of the rules for a request (RFC 9112, sections 3.2 and 6.1).
-fn check_message(request: &Parts) -> Result<(), &'static str> {
-    let mut hosts = request.headers.get_all(header::HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (None, _) if request.version < Version::HTTP_11 => return Ok(()),
-        (None, _) => return Err("the header Host is missing"),
-        (Some(_), Some(_)) => return Err("there is more than one header Host"),
-        (Some(host), None) => host.as_bytes(),
-    };
-    if !host.is_empty() && !is_host(host) {
-        return Err("the header Host is not a host");
-    }
-    // hyper drops a Content-Length beside it, so the two cannot be told from it alone here; and nothing here has a body.
-    if request.headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err("no request here has a body, so Transfer-Encoding is not taken");
-    }
+        publish,
+    });
     Ok(())
 }
 
-/// Whether this is a host and perhaps a port. What stands in a URL at this place may have a user name too, and `Authority`
-/// takes anything for a port.
-fn is_host(value: &[u8]) -> bool {
-    let Ok(authority) = Authority::try_from(value) else {
-        return false;
+/// Serves HTTP/2 requests until the connection ends.
+async fn http2(socket: Rewound, context: Arc<Context>, tasks: TaskTracker) -> hyper::Result<()> {
+    let service = {
+        let context = context.clone();
+        service_fn(move |request| {
+            let context = context.clone();
+            async move {
+                match context.outcome(request, false).await {
+                    Outcome::Answer(response) => Ok::<_, Infallible>(response),
+                    Outcome::Upgrade(response, _) => Ok(response),
+                    // Only where nothing else is on the connection.
+                    Outcome::TakeOver(_) => pending().await,
+                }
+            }
+        })
     };
-    let Some(rest) = authority.as_str().strip_prefix(authority.host()) else {
-        return false;
-    };
-    match rest.strip_prefix(':') {
-        None => rest.is_empty(),
-        Some("") => true,
-        Some(port) => port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok(),
+    let connection = http2::Builder::new(Tracked(tasks))
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HTTP2_PING)
+        .keep_alive_timeout(HTTP2_PING)
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(MAX_UNREAD)
+        .serve_connection(TokioIo::new(socket), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        result = &mut connection => return result,
+        () = context.stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
+    connection.await
 }
 
-/// A refusal: the status, and the reason in one line of plain text.
-fn refuse(status: StatusCode, reason: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(format!("{reason}\n")));
-    *response.status_mut() = status;
-    let text = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, text);
-    response
+/// Runs hyper's tasks where they are waited for.
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Tracked
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
 }

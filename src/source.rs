@@ -1,6 +1,10 @@
 //! Sources: what brings events into a stream. The mirror image of [`crate::endpoint`].
 
+pub mod http;
 pub mod produce;
+pub mod publish;
+mod refusal;
+pub mod upstream;
 pub mod websocket;
 
 use std::sync::Arc;
@@ -10,59 +14,108 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::stream::EventLog;
+use crate::stream::via::Via;
 use produce::Produce;
-use websocket::Upstream;
+use upstream::Upstream;
+
+/// Where the events of a source go.
+pub struct Destination {
+    /// The stream.
+    pub log: Arc<EventLog>,
+    /// Gets to know the upstream, and the hops behind it.
+    pub via: Arc<Via>,
+    /// The number of the source there.
+    pub number: usize,
+}
 
 /// A source as configured.
 pub enum Source {
     /// Random events, made here.
     Produce(Produce),
-    /// Another server's event stream.
+    /// Another server's event stream, over a WebSocket.
     WebSocket(Upstream),
+    /// Another server's event stream, over plain HTTP: server-sent events or NDJSON.
+    Http(Upstream),
 }
 
-impl Source {
-    /// Brings events into `log` until `stop` is cancelled.
-    pub async fn run(self, log: Arc<EventLog>, stop: CancellationToken) {
-        match self {
-            Self::Produce(produce) => {
-                stop.run_until_cancelled(produce.run(&log)).await;
-            }
-            Self::WebSocket(upstream) => websocket::consume(upstream, &log, &stop).await,
+impl From<Upstream> for Source {
+    /// The scheme of the URL says which kind it is.
+    fn from(upstream: Upstream) -> Self {
+        match upstream.url.scheme() {
+            "http" | "https" => Self::Http(upstream),
+            _ => Self::WebSocket(upstream),
         }
     }
 }
 
-/// The pauses between attempts to reach an upstream: full jitter, so that a thousand hops that have lost the same
-/// upstream do not come back together, below a ceiling that doubles with each attempt.
+impl Source {
+    /// Whether it will tell what was before it connected.
+    pub fn has_past(&self) -> bool {
+        matches!(self, Self::WebSocket(_))
+    }
+
+    /// Brings events to where they belong until `stop` is cancelled.
+    pub async fn run(self, to: Destination, stop: CancellationToken) {
+        match self {
+            Self::Produce(produce) => {
+                stop.run_until_cancelled(produce.run(&to.log)).await;
+            }
+            Self::WebSocket(upstream) => websocket::consume(upstream, to, &stop).await,
+            Self::Http(upstream) => http::consume(upstream, to, &stop).await,
+        }
+    }
+}
+
+/// The pauses between attempts to reach an upstream: jitter, so that a thousand hops that have lost the same upstream do
+/// not come back together, below a ceiling that doubles with each attempt.
 #[derive(Debug)]
 pub struct Backoff {
+    shortest: Duration,
     ceiling: Duration,
 }
 
 impl Backoff {
     const SHORTEST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(10);
+    /// The most that an upstream may ask for.
+    const MOST_PATIENT: Duration = Duration::from_secs(60 * 60);
 
     /// The first pause is short.
     pub fn new() -> Self {
+        Self::from(Self::SHORTEST)
+    }
+
+    fn from(shortest: Duration) -> Self {
         Self {
-            ceiling: Self::SHORTEST * 2,
+            shortest,
+            ceiling: shortest * 2,
         }
+    }
+
+    /// The upstream wants all pauses to be at least as long as this, within reason (the reconnection time of WHATWG HTML,
+    /// section 9.2.3).
+    pub fn ask_for(&mut self, shortest: Duration) {
+        self.shortest = shortest.clamp(Self::SHORTEST, Self::MOST_PATIENT);
+        // Not begun anew: asking brings no events.
+        self.ceiling = self.ceiling.clamp(self.shortest * 2, self.longest());
+    }
+
+    fn longest(&self) -> Duration {
+        Self::LONGEST.max(self.shortest * 2)
     }
 
     /// A connection made at `since` has ended. After one that brought events, or that has lasted, pauses begin short again;
     /// a server that accepts and closes at once does not get away with that.
     pub fn connection_ended(&mut self, since: Instant, brought_events: bool) {
         if brought_events || since.elapsed() > Self::LONGEST {
-            *self = Self::new();
+            *self = Self::from(self.shortest);
         }
     }
 
     /// How long to wait before the next attempt.
     pub fn pause(&mut self) -> Duration {
-        let pause = rand::random_range(Self::SHORTEST..=self.ceiling);
-        self.ceiling = (self.ceiling * 2).min(Self::LONGEST);
+        let pause = rand::random_range(self.shortest..=self.ceiling);
+        self.ceiling = (self.ceiling * 2).min(self.longest());
         pause
     }
 }
@@ -89,5 +142,25 @@ mod tests {
             );
         }
         assert_eq!(backoff.ceiling, Backoff::LONGEST);
+    }
+
+    #[test]
+    fn an_upstream_may_ask_for_longer_pauses_within_reason() {
+        for (asked, least) in [
+            (Duration::ZERO, Backoff::SHORTEST),
+            (Duration::from_secs(3), Duration::from_secs(3)),
+            (Duration::MAX, Backoff::MOST_PATIENT),
+        ] {
+            let mut backoff = Backoff::new();
+            backoff.ask_for(asked);
+            backoff.connection_ended(Instant::now(), true);
+            let first = backoff.pause();
+            assert!((least..=least * 2).contains(&first), "{first:?}");
+            for _ in 0..1_000 {
+                let pause = backoff.pause();
+                let most = Backoff::LONGEST.max(least * 2);
+                assert!((least..=most).contains(&pause), "{pause:?}");
+            }
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! A stream: an ordered log of events behind one URL path. Everything else moves bytes into or out of it.
 //!
 //! - [`EventLog::append`] gives an event its id, adds it to the history, encodes it once for each wire format that has
-//!   a reader, and wakes who waits. It never waits for a reader and never fails because of one.
+//!   a reader, and wakes who waits. It never waits for a reader and never fails because of one. [`EventLog::relay`] does
+//!   the same with an event that has its id already, unless it is here: then nothing happens.
 //! - A reader is a [`Cursor`] on the [tape] of its format. It holds a position, no queue.
 //! - What the history lets go of, the tapes let go of too; a cursor that stood there finds out when it next looks.
 //! - Waking is a versioned [`watch`]: register, then check, then sleep. There is no moment in which an append between
@@ -9,30 +10,48 @@
 
 pub mod cursor;
 pub mod history;
+pub mod join;
+pub mod places;
+mod rate;
 pub mod tape;
+pub mod via;
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::event::{self, Event, EventId, Origin, Payload};
-use crate::wire;
+use crate::event::{self, Event, EventId, Gap, NewEvent, Origin};
+use crate::wire::Format;
 use cursor::Cursor;
-use history::History;
+use history::{Entry, History, Limits};
+use rate::Rate;
 use tape::{Tape, TapeReader};
+
+/// The number of the first event appended. Older ones may still come before it.
+const FIRST: u64 = 1 << 62;
 
 /// The log of one stream. Shared by its sources, which append, and its endpoints, which follow.
 pub struct EventLog {
     origin: Origin,
+    /// When it began, in microseconds since the Unix epoch.
+    began: u64,
     state: Mutex<State>,
     /// The number of the next event; changes with each append.
     head: watch::Sender<u64>,
+    /// How many sources have not got so far yet that they could tell what the stream's past is.
+    unsettled: watch::Sender<usize>,
 }
 
 struct State {
     history: History,
-    /// Raw WebSocket frames; there while someone reads them.
-    websocket: Option<Tape>,
+    /// For each format, while someone reads it.
+    tapes: [Option<Tape>; Format::ALL.len()],
+    /// The number that the next event from here gets in its id.
+    next_own: u64,
+    /// Where frames are encoded.
+    scratch: Vec<u8>,
+    rate: Rate,
 }
 
 /// A subscriber's way into a log: where it stands, what it reads, and what wakes it.
@@ -45,143 +64,279 @@ pub struct Subscription {
     pub head: watch::Receiver<u64>,
 }
 
+/// What has gone through a log.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Figures {
+    /// Events since it began.
+    pub events: u64,
+    /// Events a second, over the last few seconds.
+    pub rate: f64,
+}
+
 impl EventLog {
-    /// An empty log whose history is bounded by `history_bytes`.
-    pub fn new(history_bytes: usize) -> Self {
-        const FIRST: u64 = 1;
+    /// An empty log with a history within `limits`; a number alone is a limit in bytes.
+    pub fn new(limits: impl Into<Limits>) -> Self {
         Self {
             origin: Origin::random(),
+            began: event::now(),
             state: Mutex::new(State {
-                history: History::new(history_bytes, FIRST),
-                websocket: None,
+                history: History::new(limits.into(), FIRST),
+                tapes: Default::default(),
+                next_own: 1,
+                scratch: Vec::new(),
+                rate: Rate::default(),
             }),
             head: watch::Sender::new(FIRST),
+            unsettled: watch::Sender::new(0),
         }
+    }
+
+    /// The id of this instance, for this stream.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// When this log began, in microseconds since the Unix epoch.
+    pub fn began(&self) -> u64 {
+        self.began
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Appends one event and returns its id; when this returns, the event is in the log.
-    pub fn append(&self, payload: Payload) -> EventId {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = EventId {
-            origin: self.origin,
-            seq: state.history.next(),
-        };
-        let event = Event {
-            id,
-            time: event::now(),
-            payload,
-        };
-        state.write_tapes(&event);
-        state.history.push(event);
-        state.evict();
-        drop(state);
-        // Two appends may come here out of order; the head never goes back.
-        self.head
-            .send_modify(|head| *head = (*head).max(id.seq + 1));
+    pub fn append(&self, event: impl Into<NewEvent>) -> EventId {
+        self.append_with_gap(event, None)
+    }
+
+    /// Appends one event; `gap` is what is known to be missing right before it.
+    pub fn append_with_gap(&self, event: impl Into<NewEvent>, gap: Option<Gap>) -> EventId {
+        let mut state = self.lock();
+        let id = state.append(self.origin, event.into(), gap);
+        self.publish(state);
         id
     }
 
-    /// Subscribes to raw WebSocket frames from the live edge on.
-    pub fn subscribe_websocket(&self) -> Subscription {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = state.history.next();
-        let tape = state.websocket.get_or_insert_with(|| Tape::new(next));
-        Subscription {
-            cursor: tape.end(),
-            tape: tape.reader(),
-            head: self.head.subscribe(),
+    /// Appends events in a row, with nothing between them, and returns their ids.
+    pub fn append_all(&self, events: Vec<NewEvent>) -> Vec<EventId> {
+        let mut state = self.lock();
+        let events = events.into_iter();
+        let ids = events
+            .map(|event| state.append(self.origin, event, None))
+            .collect();
+        self.publish(state);
+        ids
+    }
+
+    /// Appends an event that has its id from elsewhere; false if it is in the log already, or was. `gap` is what is known to
+    /// be missing before it, beyond what its id tells.
+    pub fn relay(&self, event: Event, gap: Option<Gap>) -> bool {
+        let mut state = self.lock();
+        let taken = state.relay(self.origin, event, gap);
+        if taken {
+            self.publish(state);
         }
+        taken
+    }
+
+    /// Takes in events from before this log began, oldest first, as far as they are not known: they go before what is held,
+    /// as far as there is room, and subscribers at the live edge do not get them.
+    pub fn backfill(&self, past: impl IntoIterator<Item = Event>) {
+        let mut state = self.lock();
+        let is_known = |event: &Event| {
+            let runs = state.history.places().of(event.id.origin);
+            event.id.origin == self.origin || runs.is_some_and(|runs| runs.since <= event.id.seq)
+        };
+        let mut last = HashMap::new();
+        let entries = past
+            .into_iter()
+            .filter(|event| !is_known(event))
+            .filter_map(|event| {
+                let before = last.get(&event.id.origin).copied();
+                if before.is_some_and(|before| before >= event.id.seq) {
+                    return None;
+                }
+                last.insert(event.id.origin, event.id.seq);
+                let gap = before.and_then(|before| hole(before, event.id));
+                let gap = gap.map(Box::new);
+                Some(Entry {
+                    gap,
+                    ..Entry::from(event)
+                })
+            });
+        let entries: Vec<_> = entries.collect();
+        if !state.history.prepend(entries) {
+            return;
+        }
+        // Links that were there before would miss these events: they have to come again and say what they have.
+        if let Some(tape) = &mut state.tapes[Format::Hop as usize] {
+            tape.cut_off();
+        }
+        self.publish(state);
+    }
+
+    /// Tells the readers of one format something that is no event.
+    pub fn announce(&self, format: Format, frame: &[u8]) {
+        let mut state = self.lock();
+        if let Some(tape) = &mut state.tapes[format as usize] {
+            tape.append_notice(frame);
+        }
+        drop(state);
+        // The head stays, and still there is something to read.
+        self.head.send_modify(|_| {});
+    }
+
+    /// Lets readers know of what has been appended.
+    fn publish(&self, mut state: MutexGuard<'_, State>) {
+        state.history.forget_old(event::now);
+        state.evict();
+        let next = state.history.next();
+        drop(state);
+        // Two appends may come here out of order; the head never goes back.
+        self.head.send_modify(|head| *head = (*head).max(next));
+    }
+
+    /// Whether this event comes behind others of its origin, which is another one, that have been here.
+    pub fn goes_on_with(&self, id: EventId) -> bool {
+        let state = self.lock();
+        let runs = state.history.places().of(id.origin);
+        id.origin != self.origin && runs.is_some_and(|runs| runs.last < id.seq)
+    }
+
+    /// For each other origin that is remembered, the last event from there.
+    pub fn have(&self) -> Vec<EventId> {
+        let state = self.lock();
+        let others = state
+            .history
+            .places()
+            .all()
+            .filter(|(origin, _)| *origin != self.origin);
+        let last = others.map(|(origin, runs)| EventId {
+            origin,
+            seq: runs.last,
+        });
+        last.collect()
+    }
+
+    /// The event that was appended last, if it is held.
+    pub fn last(&self) -> Option<EventId> {
+        let state = self.lock();
+        let last = state.history.next().checked_sub(1)?;
+        state.history.get(last).map(|entry| entry.event.id)
+    }
+
+    /// So many bytes of history are kept.
+    pub fn capacity(&self) -> usize {
+        self.lock().history.limits().bytes
+    }
+
+    /// What has gone through so far.
+    pub fn figures(&self) -> Figures {
+        let state = self.lock();
+        Figures {
+            events: state.rate.total(),
+            rate: state.rate.per_second(event::now()),
+        }
+    }
+
+    /// A source will tell the past of the stream, once it is connected.
+    pub fn expect_past(&self) {
+        self.unsettled.send_modify(|count| *count += 1);
+    }
+
+    /// A source has told the past of the stream, or there is none to be had.
+    pub fn past_is_settled(&self) {
+        self.unsettled
+            .send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
+/// What is missing between the event `last` of an origin and the one that came next from there.
+fn hole(last: u64, next: EventId) -> Option<Gap> {
+    (next.seq > last + 1).then(|| Gap {
+        after: Some(EventId { seq: last, ..next }.to_string().into()),
+        next: Some(next),
+        lost: Some(next.seq - last - 1),
+    })
+}
+
 impl State {
+    fn append(&mut self, origin: Origin, event: NewEvent, gap: Option<Gap>) -> EventId {
+        let id = EventId {
+            origin,
+            seq: self.next_own,
+        };
+        self.next_own += 1;
+        let now = event::now();
+        let event = Event {
+            id,
+            time: now,
+            event_type: event.event_type,
+            key: event.key,
+            payload: event.payload,
+        };
+        let gap = gap.map(|gap| Gap {
+            next: Some(id),
+            ..gap
+        });
+        self.push(event, gap, now);
+        id
+    }
+
+    fn relay(&mut self, own: Origin, event: Event, gap: Option<Gap>) -> bool {
+        let id = event.id;
+        // What was here before it went round, even if the number is not one we have given: ours are ours.
+        if id.origin == own {
+            return false;
+        }
+        let last = self.history.places().of(id.origin).map(|runs| runs.last);
+        let hole = match last {
+            Some(last) if id.seq <= last => return false,
+            Some(last) => hole(last, id),
+            None => None,
+        };
+        let hole = hole.or_else(|| {
+            gap.map(|gap| Gap {
+                next: Some(id),
+                ..gap
+            })
+        });
+        self.push(event, hole, event::now());
+        true
+    }
+
+    fn push(&mut self, event: Event, gap: Option<Gap>, now: u64) {
+        self.rate.count(now);
+        let entry = Entry {
+            event,
+            gap: gap.map(Box::new),
+            since: now,
+        };
+        self.write_tapes(&entry);
+        self.history.push(entry);
+    }
+
     /// Encodes the event for the formats that are read, and drops the tapes that no longer are.
     ///
     /// A reader is only ever handed out under the lock that is held here, so a tape found unread stays unread.
-    fn write_tapes(&mut self, event: &Event) {
-        self.websocket.take_if(|tape| tape.is_unread());
-        if let Some(tape) = &mut self.websocket {
-            let header = wire::websocket::header(&event.payload);
-            tape.append([header.as_ref(), &event.payload.bytes]);
+    fn write_tapes(&mut self, entry: &Entry) {
+        for format in Format::ALL {
+            let slot = &mut self.tapes[format as usize];
+            slot.take_if(|tape| tape.is_unread());
+            if let Some(tape) = slot {
+                tape.append(format.encode(&entry.event, entry.gap.as_deref(), &mut self.scratch));
+            }
         }
     }
 
     fn evict(&mut self) {
         let oldest = self.history.first();
-        if let Some(tape) = &mut self.websocket {
+        for tape in self.tapes.iter_mut().flatten() {
             tape.evict_before(oldest);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tape::Pending;
-
-    fn read(subscription: &mut Subscription) -> Vec<u8> {
-        let mut bytes = vec![];
-        while let Pending::Frames { slice, end, .. } =
-            subscription.tape.pending(subscription.cursor, &mut None)
-        {
-            bytes.extend_from_slice(&slice);
-            subscription.cursor = end;
-        }
-        bytes
-    }
-
-    #[test]
-    fn ids_count_up_from_one_in_one_origin() {
-        let log = EventLog::new(1000);
-        let ids: Vec<_> = (0..3).map(|_| log.append(Payload::text("x"))).collect();
-        assert_eq!(ids.iter().map(|id| id.seq).collect::<Vec<_>>(), [1, 2, 3]);
-        assert!(ids.iter().all(|id| id.origin == ids[0].origin));
-    }
-
-    #[test]
-    fn a_subscriber_starts_at_the_live_edge() {
-        let log = EventLog::new(1 << 20);
-        log.append(Payload::text("before anyone"));
-        let mut early = log.subscribe_websocket();
-        log.append(Payload::text("a"));
-        let mut late = log.subscribe_websocket();
-        log.append(Payload::binary(&b"b"[..]));
-        assert_eq!(read(&mut early), b"\x81\x01a\x82\x01b");
-        assert_eq!(read(&mut late), b"\x82\x01b");
-        assert_eq!((early.cursor, late.cursor.index), (late.cursor, 4));
-    }
-
-    #[test]
-    fn an_append_is_seen_even_between_subscribing_and_sleeping() {
-        let log = EventLog::new(1 << 20);
-        let subscription = log.subscribe_websocket();
-        assert!(!subscription.head.has_changed().expect("the log lives"));
-        log.append(Payload::text("a"));
-        assert!(subscription.head.has_changed().expect("the log lives"));
-    }
-
-    #[test]
-    fn a_tape_that_nobody_reads_is_dropped_and_a_new_one_starts_at_the_live_edge() {
-        let log = EventLog::new(1 << 20);
-        drop(log.subscribe_websocket());
-        log.append(Payload::text("unread"));
-        assert!(log.state.lock().expect("not poisoned").websocket.is_none());
-        let mut again = log.subscribe_websocket();
-        assert_eq!(again.cursor.index, 2);
-        log.append(Payload::text("a"));
-        assert_eq!(read(&mut again), b"\x81\x01a");
-    }
-
-    #[test]
-    fn a_reader_that_history_has_passed_finds_out() {
-        let log = EventLog::new(10_000);
-        let slow = log.subscribe_websocket();
-        for _ in 0..100 {
-            log.append(Payload::binary(vec![0; 1_000]));
-        }
-        assert!(matches!(
-            slow.tape.pending(slow.cursor, &mut None),
-            Pending::Evicted
-        ));
-    }
-}
+mod tests;

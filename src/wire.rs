@@ -1,3 +1,175 @@
-//! Wire formats: pure functions from events to bytes and back. No I/O, no state; only [`crate::event`] is known here.
+//! The formats in which events cross a wire: pure functions, no I/O.
 
+pub mod cloudevents;
+pub mod hop;
+pub mod ndjson;
+pub mod sse;
 pub mod websocket;
+
+use hyper::header::HeaderName;
+use memchr::memmem;
+
+use crate::event::{Event, Gap};
+
+/// Tells in the head of an answer whether the wish for where to begin could be met: `yes`, `partial` or `no`.
+pub const RESUMED: HeaderName = HeaderName::from_static("wsevent-resumed");
+
+/// The formats that subscribers read. Each is the same bytes for every subscriber, so an event is encoded once for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Raw WebSocket messages: payloads and nothing else.
+    WebSocket,
+    /// The hop link `wsevent.v1`: WebSocket messages with a header line.
+    Hop,
+    /// Server-Sent Events.
+    Sse,
+    /// JSON objects, one a line.
+    Ndjson,
+}
+
+impl Format {
+    /// All of them; a format's place here is its value as a number.
+    pub const ALL: [Self; 4] = [Self::WebSocket, Self::Hop, Self::Sse, Self::Ndjson];
+
+    /// The name for logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Hop => "hop",
+            Self::Sse => "sse",
+            Self::Ndjson => "ndjson",
+        }
+    }
+
+    /// The event's frame, in two parts that follow each other. Where the format has room for it, a notice of what is missing
+    /// before the event comes first. `scratch` is cleared and holds what is not the payload itself.
+    pub fn encode<'a>(
+        self,
+        event: &'a Event,
+        gap: Option<&Gap>,
+        scratch: &'a mut Vec<u8>,
+    ) -> [&'a [u8]; 2] {
+        scratch.clear();
+        if let Some(gap) = gap {
+            self.encode_gap(gap, scratch);
+        }
+        match self {
+            Self::WebSocket => {
+                scratch.extend_from_slice(websocket::header(&event.payload).as_ref());
+                [scratch, &event.payload.bytes]
+            }
+            Self::Hop => {
+                hop::encode_header(event, scratch);
+                [scratch, &event.payload.bytes]
+            }
+            Self::Sse => {
+                sse::encode(event, scratch);
+                [scratch, &[]]
+            }
+            Self::Ndjson => {
+                ndjson::encode(event, scratch);
+                [scratch, &[]]
+            }
+        }
+    }
+
+    /// Adds a notice of its own about what is missing; nothing where payloads are all there is.
+    pub fn encode_gap(self, gap: &Gap, out: &mut Vec<u8>) {
+        match self {
+            Self::WebSocket => {}
+            Self::Hop => hop::encode_control(&hop::Control::Gap(gap.clone()), out),
+            Self::Sse => sse::encode_gap(gap, out),
+            Self::Ndjson => ndjson::encode_gap(gap, out),
+        }
+    }
+
+    /// Where the frame that holds byte `at - 1` of `frames` ends, and how many frames end up to there.
+    ///
+    /// `frames` holds whole frames one after another, and `0 < at <= frames.len()`: the first `at` bytes have been written
+    /// to a socket, and the answer tells what has to follow before anything else may. A notice is part of the frame of the
+    /// event behind it, except on a hop link, where it counts as one more.
+    pub fn boundary_at_or_after(self, frames: &[u8], at: usize) -> (usize, u64) {
+        // The delimiter stands at the end of each event or notice and nowhere else; an event begins with its id.
+        let (delimiter, event): (&[u8], &[u8]) = match self {
+            Self::WebSocket | Self::Hop => return websocket::boundary_at_or_after(frames, at),
+            Self::Sse => (b"\n\n", b"id: "),
+            Self::Ndjson => (b"\n", b"{\"id\":"),
+        };
+        let delimiter = memmem::Finder::new(delimiter);
+        let (mut end, mut events, mut behind_event) = (0, 0, true);
+        while end < frames.len() && (end < at || !behind_event) {
+            let rest = &frames[end..];
+            behind_event = rest.starts_with(event);
+            events += u64::from(behind_event);
+            let found = delimiter.find(rest);
+            end += found.map_or(rest.len(), |found| found + delimiter.needle().len());
+        }
+        (end, events)
+    }
+
+    /// What may be written at a frame boundary to see whether somebody is still there. NDJSON has nothing that all its
+    /// readers would pass over.
+    pub fn heartbeat(self) -> &'static [u8] {
+        match self {
+            Self::WebSocket | Self::Hop => &websocket::PING,
+            Self::Sse => sse::HEARTBEAT,
+            Self::Ndjson => b"",
+        }
+    }
+
+    /// Whether it is the body of an HTTP answer, so that the client does not speak any more.
+    pub fn is_body(self) -> bool {
+        matches!(self, Self::Sse | Self::Ndjson)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{EventId, Origin, Payload};
+
+    #[test]
+    fn a_format_is_found_at_its_place() {
+        for (index, format) in Format::ALL.into_iter().enumerate() {
+            assert_eq!(format as usize, index);
+        }
+    }
+
+    #[test]
+    fn a_cut_is_mended_at_the_end_of_its_frame_in_all_formats() {
+        for format in Format::ALL {
+            let (mut wire, mut ends, mut scratch) = (vec![], vec![], vec![]);
+            let gap = Gap {
+                after: Some("anything\n\n".into()),
+                next: None,
+                lost: Some(1),
+            };
+            for seq in 1..=20 {
+                let event = Event {
+                    id: EventId {
+                        origin: Origin(7),
+                        seq,
+                    },
+                    time: seq,
+                    event_type: (seq % 3 == 0).then(|| "a type".into()),
+                    key: None,
+                    payload: Payload::text("line\n\n\r\nline ".repeat(seq as usize % 5)),
+                };
+                let gap = (seq % 2 == 0 && format != Format::Hop).then_some(&gap);
+                for part in format.encode(&event, gap, &mut scratch) {
+                    wire.extend_from_slice(part);
+                }
+                ends.push(wire.len());
+            }
+            for at in 1..=wire.len() {
+                let frame = ends.iter().position(|&end| end >= at).expect("within");
+                let expected = (ends[frame], frame as u64 + 1);
+                assert_eq!(
+                    format.boundary_at_or_after(&wire, at),
+                    expected,
+                    "{format:?} {at}"
+                );
+            }
+        }
+    }
+}

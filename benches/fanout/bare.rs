@@ -11,7 +11,7 @@ use std::thread;
 use anyhow::Result;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use crate::feed::{Feed, Play};
+use crate::feed::{Feed, Form, Play};
 
 /// Serves until standard input ends: a play per line in, `done <last seq>` out.
 pub fn main() -> Result<()> {
@@ -38,7 +38,7 @@ pub fn main() -> Result<()> {
         let mut sockets = sockets.lock().unwrap_or_else(PoisonError::into_inner);
         let last = feed.play(play, |events| {
             for event in events {
-                let frame = event.frame();
+                let frame = event.frame(Form::Binary);
                 sockets.retain_mut(|socket| write_frame(socket, &frame));
             }
         });

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use crate::feed::{Feed, Play};
+use crate::feed::{Feed, Form, Play};
 
 /// Events a subscriber may be behind before it is let go.
 const CAPACITY: usize = 4096;
@@ -48,7 +48,7 @@ pub fn main() -> Result<()> {
         };
         let last = feed.play(play, |batch| {
             for event in batch {
-                let _ = due.send(Bytes::copy_from_slice(&event.payload()));
+                let _ = due.send(Bytes::copy_from_slice(&event.payload(Form::Binary)));
             }
         });
         println!("done {last}");

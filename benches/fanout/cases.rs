@@ -8,6 +8,7 @@ use crate::play::{Sample, run, warm_up};
 use crate::process::Cpus;
 use crate::report::thousands;
 use crate::server::{Kind, Server};
+use crate::transport::Transport;
 
 /// What every case needs to know.
 pub struct Bench {
@@ -184,17 +185,24 @@ impl FanOut {
 pub type Rounds = Vec<Vec<Vec<Sample>>>;
 
 /// A server with all its subscribers, warmed up.
-struct Seat {
-    server: Server,
-    load: Load,
+pub struct Seat {
+    /// The server.
+    pub server: Server,
+    /// Its subscribers.
+    pub load: Load,
 }
 
 impl Seat {
     fn take(kind: Kind, subscribers: usize, bench: &Bench) -> Result<Self> {
-        let mut server = Server::start(kind, &bench.cpus)?;
+        let server = Server::start(kind, &bench.cpus)?;
+        Self::fill(server, Transport::WebSocket, subscribers).with_context(|| kind.name())
+    }
+
+    /// Connects subscribers to a server that has none.
+    pub fn fill(mut server: Server, transport: Transport, subscribers: usize) -> Result<Self> {
         let mut load = Load::new()?;
-        load.connect(server.address, server.path, subscribers)?;
-        warm_up(&mut server.source, &mut load).with_context(|| kind.name())?;
+        load.connect(transport, server.address, server.path, subscribers)?;
+        warm_up(&mut server.source, &mut load)?;
         Ok(Self { server, load })
     }
 }

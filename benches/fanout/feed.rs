@@ -27,6 +27,16 @@ pub fn now_ns() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
+/// What kind of message carries an event. Where transports are compared it is text: binary payloads are a third longer over
+/// those that cannot carry them as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Two numbers of eight bytes, little-endian, then filling.
+    Binary,
+    /// The same in hexadecimal.
+    Text,
+}
+
 /// One event, as it is before any server has seen it.
 #[derive(Clone, Copy)]
 pub struct Event {
@@ -37,23 +47,34 @@ pub struct Event {
 }
 
 impl Event {
-    /// The payload: both numbers little-endian, then filling.
-    pub fn payload(self) -> [u8; EVENT_BYTES] {
+    /// The payload: both numbers, then filling.
+    pub fn payload(self, form: Form) -> [u8; EVENT_BYTES] {
         let mut payload = [b'.'; EVENT_BYTES];
-        payload[..8].copy_from_slice(&self.seq.to_le_bytes());
-        payload[8..16].copy_from_slice(&self.created_ns.to_le_bytes());
+        for (index, number) in [self.seq, self.created_ns].into_iter().enumerate() {
+            match form {
+                Form::Binary => payload[index * 8..][..8].copy_from_slice(&number.to_le_bytes()),
+                Form::Text => {
+                    let digits = format!("{number:016x}");
+                    payload[index * 16..][..16].copy_from_slice(digits.as_bytes());
+                }
+            }
+        }
         payload
     }
 
     /// The payload in a server's WebSocket frame.
-    pub fn frame(self) -> [u8; FRAME_BYTES] {
+    pub fn frame(self, form: Form) -> [u8; FRAME_BYTES] {
         let mut frame = [0; FRAME_BYTES];
-        frame[..4].copy_from_slice(&[0x82, 126, 0, EVENT_BYTES as u8]);
-        frame[4..].copy_from_slice(&self.payload());
+        let first = match form {
+            Form::Binary => 0x82,
+            Form::Text => 0x81,
+        };
+        frame[..4].copy_from_slice(&[first, 126, 0, EVENT_BYTES as u8]);
+        frame[4..].copy_from_slice(&self.payload(form));
         frame
     }
 
-    /// What [`Event::payload`] wrote; `None` if these bytes are no event of this bench.
+    /// What [`Event::payload`] wrote as binary; `None` if these bytes are no event of this bench.
     pub fn parse(payload: &[u8]) -> Option<Self> {
         let payload: &[u8; EVENT_BYTES] = payload.try_into().ok()?;
         let (numbers, filling) = payload.split_at(16);
@@ -61,6 +82,22 @@ impl Event {
         (filling[0] == b'.' && filling[filling.len() - 1] == b'.').then_some(Self {
             seq: number(0..8)?,
             created_ns: number(8..16)?,
+        })
+    }
+
+    /// What [`Event::payload`] wrote as text; `None` if these bytes are no event of this bench.
+    pub fn parse_text(payload: &[u8]) -> Option<Self> {
+        let payload: &[u8; EVENT_BYTES] = payload.try_into().ok()?;
+        let (numbers, filling) = payload.split_at(32);
+        // Letters have the bit of 64 set, digits have not.
+        let digit = |byte: u8| u64::from((byte & 0xf) + 9 * (byte >> 6));
+        let number = |at: Range<usize>| {
+            let digits = numbers[at].iter();
+            digits.fold(0, |number, byte| number << 4 | digit(*byte))
+        };
+        (filling[0] == b'.' && filling[filling.len() - 1] == b'.').then(|| Self {
+            seq: number(0..16),
+            created_ns: number(16..32),
         })
     }
 }

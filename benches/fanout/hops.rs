@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::cases::Bench;
-use crate::feed::Play;
+use crate::feed::{Form, Play};
 use crate::load::Load;
 use crate::play::{Sample, run, warm_up};
 use crate::server::{Hop, Source};
+use crate::transport::Transport;
 use crate::upstream::Upstream;
 
 /// One chain, measured.
@@ -39,14 +40,15 @@ impl Chain {
     }
 
     fn run(hops: usize, events: u64, rate: u64, bench: &Bench) -> Result<Self> {
-        let upstream = Upstream::start(2, &bench.cpus)?;
-        let mut chain = vec![Hop::start(&upstream.url(), &bench.cpus)?];
+        let upstream = Upstream::start(2, Form::Binary, &bench.cpus)?;
+        let mut chain = vec![Hop::start(&["--consume", &upstream.url()], &bench.cpus)?];
         while chain.len() < hops {
-            chain.push(Hop::start(&chain[chain.len() - 1].url(), &bench.cpus)?);
+            let before = chain[chain.len() - 1].url();
+            chain.push(Hop::start(&["--consume", &before], &bench.cpus)?);
         }
         let mut load = Load::new()?;
-        load.connect(upstream.address, Upstream::PATH, 1)?;
-        load.connect(chain[hops - 1].address, Hop::PATH, 1)?;
+        load.connect(Transport::WebSocket, upstream.address, Upstream::PATH, 1)?;
+        load.connect(Transport::WebSocket, chain[hops - 1].address, Hop::PATH, 1)?;
         upstream.wait_linked(Duration::from_secs(10))?;
 
         let mut source = Source::Upstream(upstream);

@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::cases::Bench;
 use crate::load::Load;
 use crate::server::{Kind, Server};
+use crate::transport::Transport;
 
 /// What each of them costs the server.
 pub struct Idle {
@@ -21,12 +22,12 @@ impl Idle {
     pub const SUBSCRIBERS: usize = 10_000;
 
     /// Connects them all to a fresh server.
-    pub fn run(kind: Kind, bench: &Bench) -> Result<Self> {
+    pub fn run(kind: Kind, transport: Transport, bench: &Bench) -> Result<Self> {
         let server = Server::start(kind, &bench.cpus)?;
         let mut load = Load::new()?;
         settle(&mut load)?;
         let (rss, cpu) = (server.process.rss()?, server.process.cpu_ns()?);
-        load.connect(server.address, server.path, Self::SUBSCRIBERS)?;
+        load.connect(transport, server.address, server.path, Self::SUBSCRIBERS)?;
         settle(&mut load)?;
         let each = |total: u64| total as f64 / Self::SUBSCRIBERS as f64;
         Ok(Self {

@@ -1,19 +1,20 @@
 //! The load generator: thousands of subscribers on one thread.
 //!
 //! It shares the machine with what it measures, so it does as little as it can: epoll, one big read buffer for all, no
-//! WebSocket library. It reads frame headers, checks that each subscriber gets every sequence number once and in order,
-//! and records every latency.
+//! library for what it reads. It checks that each subscriber gets every sequence number once and in order, and records
+//! every latency.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use mio::net::TcpStream as Socket;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::feed::{Event, now_ns};
 use crate::histogram::Histogram;
+use crate::transport::{Item, Transport};
 
 /// Connects under way at once.
 const CONNECTING: usize = 100;
@@ -28,6 +29,8 @@ pub struct Tally {
     pub received: u64,
     /// Events that came twice or late.
     pub disordered: u64,
+    /// The sum of all sequence numbers: what says that nothing is missing where several publish and the order is nobody's.
+    pub sum: u64,
     /// Creation to arrival, in nanoseconds.
     pub latency: Histogram,
 }
@@ -46,11 +49,12 @@ pub struct Load {
 
 struct Client {
     socket: Socket,
+    transport: Transport,
     group: usize,
     phase: Phase,
     /// Sequence number of the latest event; 0 before the first, which may be any.
     last: u64,
-    /// The cut frame at the end of the last read.
+    /// The cut item at the end of the last read.
     rest: Vec<u8>,
 }
 
@@ -83,14 +87,21 @@ impl Load {
     }
 
     /// Connects `count` subscribers, who are a group of their own, and returns when all handshakes are done.
-    pub fn connect(&mut self, address: SocketAddr, path: &str, count: usize) -> Result<()> {
+    pub fn connect(
+        &mut self,
+        transport: Transport,
+        address: SocketAddr,
+        target: &str,
+        count: usize,
+    ) -> Result<()> {
         let group = self.tallies.len();
         self.tallies.push(Tally::default());
+        let request = transport.request(address, target);
         let deadline = Instant::now() + Duration::from_secs(60);
         let all = self.clients.len() + count;
         while self.clients.len() < all || self.opening > 0 {
             while self.clients.len() < all && self.opening < CONNECTING {
-                self.connect_one(address, path, group)?;
+                self.connect_one(address, transport, &request, group)?;
             }
             self.turn(Duration::from_millis(100))?;
             ensure!(self.closed == 0, "a subscriber was refused");
@@ -102,14 +113,16 @@ impl Load {
         Ok(())
     }
 
-    fn connect_one(&mut self, address: SocketAddr, path: &str, group: usize) -> Result<()> {
+    fn connect_one(
+        &mut self,
+        address: SocketAddr,
+        transport: Transport,
+        request: &str,
+        group: usize,
+    ) -> Result<()> {
         // On loopback a connect is done when the call returns, unless the backlog is full.
         let mut stream = TcpStream::connect(address).context("connect a subscriber")?;
         stream.set_nodelay(true)?;
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
         stream.write_all(request.as_bytes())?;
         stream.set_nonblocking(true)?;
         let mut socket = Socket::from_std(stream);
@@ -120,6 +133,7 @@ impl Load {
         )?;
         self.clients.push(Client {
             socket,
+            transport,
             group,
             phase: Phase::Opening,
             last: 0,
@@ -220,46 +234,38 @@ impl Client {
         }
     }
 
-    /// Consumes whole frames and returns how many bytes they were; `None` after a Close.
+    /// Consumes whole items and returns how many bytes they were; `None` after a Close.
     fn take(&mut self, bytes: &[u8], tally: &mut Tally) -> Result<Option<usize>> {
         let mut at = 0;
         if self.phase == Phase::Opening {
-            let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+            let Some(head) = self.transport.head(bytes)? else {
                 return Ok(Some(0));
             };
-            let head = String::from_utf8_lossy(&bytes[..end]);
-            ensure!(head.starts_with("HTTP/1.1 101 "), "refused: {head}");
             self.phase = Phase::Open;
-            at = end + 4;
+            at = head;
         }
         let now = now_ns();
-        while let Some((header, length)) = frame_size(&bytes[at..]) {
-            if bytes.len() - at < header + length {
-                break;
+        while let Some((item, length)) = self.transport.item(&bytes[at..])? {
+            match item {
+                Item::Event(event) => self.count(event, now, tally),
+                Item::Ping(payload) => self.pong(payload)?,
+                Item::Close => return Ok(None),
+                Item::Other => {}
             }
-            let payload = &bytes[at + header..at + header + length];
-            match bytes[at] {
-                0x81 | 0x82 => self.count(payload, now, tally)?,
-                0x89 => self.pong(payload)?,
-                0x88 => return Ok(None),
-                other => bail!("a frame that starts with {other:#04x}"),
-            }
-            at += header + length;
+            at += length;
         }
         Ok(Some(at))
     }
 
-    fn count(&mut self, payload: &[u8], now: u64, tally: &mut Tally) -> Result<()> {
-        let event = Event::parse(payload)
-            .with_context(|| format!("not an event: {} bytes", payload.len()))?;
+    fn count(&mut self, event: Event, now: u64, tally: &mut Tally) {
         tally.received += 1;
+        tally.sum = tally.sum.wrapping_add(event.seq);
         tally.latency.add(now.saturating_sub(event.created_ns));
         if event.seq > self.last {
             self.last = event.seq;
         } else {
             tally.disordered += 1;
         }
-        Ok(())
     }
 
     fn pong(&mut self, payload: &[u8]) -> Result<()> {
@@ -268,20 +274,5 @@ impl Client {
         let mut frame = vec![0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0];
         frame.extend_from_slice(payload);
         Ok(self.socket.write_all(&frame)?)
-    }
-}
-
-/// Header and payload length of the unmasked frame that begins here, once enough of it is there to tell.
-fn frame_size(bytes: &[u8]) -> Option<(usize, usize)> {
-    match *bytes.get(1)? {
-        126 => Some((
-            4,
-            usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])),
-        )),
-        127 => {
-            let length = u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?);
-            Some((10, usize::try_from(length).ok()?))
-        }
-        short => Some((2, usize::from(short))),
     }
 }

@@ -1,7 +1,7 @@
 //! What fan-out costs: `wsevent` beside the kernel's price and beside the usual server, in one run.
 //!
 //! ```text
-//! cargo bench --bench fanout                  all cases, about four minutes
+//! cargo bench --bench fanout                  all cases, about eight minutes
 //! cargo bench --bench fanout -- A D           some of them
 //! cargo bench --bench fanout -- --quick       one short round each
 //! cargo bench --bench fanout -- --markdown    only the tables of docs/performance.md
@@ -9,38 +9,46 @@
 //!
 //! Every server is a child process on one CPU, the load generator (this process) has another. docs/performance.md says
 //! what is measured and how. The files in the order events flow: `feed` makes them, `upstream` hands them to `wsevent`,
-//! `bare` and `broadcast` are the baselines, `server` and `process` run all three, `load` is the subscribers, `cases`,
-//! `idle` and `hops` what is done to them, `play` one measurement, `report` the tables.
+//! `bare`, `broadcast` and `backlog` are the baselines, `server` and `process` run all servers, `load` is the subscribers,
+//! `transport` what they read, `cases`, `idle`, `hops`, `formats`, `resume` and `publish` what is done to them, `play` one
+//! measurement, `report` the tables.
 //!
 //! The exit code is 1 if `wsevent` lost, repeated or reordered anything or let a reader go; a missed bar is only said.
 
+mod backlog;
 mod bare;
 mod broadcast;
 mod cases;
 mod feed;
+mod formats;
 mod histogram;
 mod hops;
 mod idle;
 mod load;
 mod play;
 mod process;
+mod publish;
 mod report;
+mod resume;
 mod server;
+mod transport;
 mod upstream;
 
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use cases::{Bench, FAN_OUT};
+use formats::{FORMATS, Formats};
 use hops::Chain;
 use idle::Idle;
 use process::{Cpus, kill_all};
 use report::{Table, add_chain, add_fan_out, add_idle};
 use server::Kind;
+use transport::Transport;
 
 /// The allocator of `wsevent`, so that the baselines are not the worse for theirs.
 #[global_allocator]
@@ -49,7 +57,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Longer than this a run cannot be right.
 const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
 
-const USAGE: &str = "cargo bench --bench fanout -- [A B C D E F G] [--quick] [--markdown]";
+const USAGE: &str = "cargo bench --bench fanout -- [A B C D E F G H I J] [--quick] [--markdown]";
 
 struct Arguments {
     cases: String,
@@ -65,6 +73,7 @@ fn main() -> Result<ExitCode> {
         .collect::<Vec<_>>()
         .as_slice()
     {
+        ["--baseline", "backlog"] => return backlog::main().map(|()| ExitCode::SUCCESS),
         ["--baseline", "bare"] => return bare::main().map(|()| ExitCode::SUCCESS),
         ["--baseline", "broadcast"] => return broadcast::main().map(|()| ExitCode::SUCCESS),
         // `cargo test --all-targets` comes by here too, but says nothing of `--bench`.
@@ -129,12 +138,14 @@ fn parse(given: Vec<String>) -> Result<Arguments> {
             "--bench" => {}
             "--quick" => arguments.quick = true,
             "--markdown" => arguments.markdown = true,
-            "A" | "B" | "C" | "D" | "E" | "F" | "G" => arguments.cases += &argument,
+            "A" | "B" | "C" | "D" | "E" | "F" | "G" | "H" | "I" | "J" => {
+                arguments.cases += &argument
+            }
             _ => bail!("what is {argument:?}? {USAGE}"),
         }
     }
     if arguments.cases.is_empty() {
-        arguments.cases = "ABCDEFG".to_owned();
+        arguments.cases = "ABCDEFGHIJ".to_owned();
     }
     Ok(arguments)
 }
@@ -142,6 +153,8 @@ fn parse(given: Vec<String>) -> Result<Arguments> {
 /// Runs the chosen cases and prints their tables; says whether `wsevent` delivered everything.
 fn measure(arguments: &Arguments, bench: &Bench) -> Result<bool> {
     let (mut fan_out, mut idle, mut hops) = (Table::fan_out(), Table::idle(), Table::hops());
+    let mut formats = Formats::table();
+    let (mut resume, mut publish) = (resume::table(), publish::table());
     let mut whole = true;
     for case in FAN_OUT
         .iter()
@@ -158,8 +171,20 @@ fn measure(arguments: &Arguments, bench: &Bench) -> Result<bool> {
             whole &= add_chain(&mut hops, &chain(bench)?);
         }
     }
+    if arguments.cases.contains('H') {
+        for case in FORMATS {
+            whole &= case.run(&mut formats, bench).context("case H")?;
+        }
+        formats::idle(&mut idle, bench)?;
+    }
+    if arguments.cases.contains('I') {
+        whole &= resume::resume(&mut resume, bench).context("case I")?;
+    }
+    if arguments.cases.contains('J') {
+        whole &= publish::publish(&mut publish, bench).context("case J")?;
+    }
     println!("Machine: {}.", report::machine(bench.cpus.pinned));
-    for table in [fan_out, idle, hops]
+    for table in [fan_out, formats, idle, hops, resume, publish]
         .iter()
         .filter(|table| !table.is_empty())
     {
@@ -172,7 +197,9 @@ fn measure(arguments: &Arguments, bench: &Bench) -> Result<bool> {
 fn idle_rounds(table: &mut Table, bench: &Bench) -> Result<()> {
     let mut rounds = Vec::new();
     for _ in 0..bench.rounds(3) {
-        let round = Kind::ALL.into_iter().map(|kind| Idle::run(kind, bench));
+        let round = Kind::ALL
+            .into_iter()
+            .map(|kind| Idle::run(kind, Transport::WebSocket, bench));
         rounds.push(round.collect::<Result<Vec<_>>>()?);
     }
     Kind::ALL

@@ -117,15 +117,29 @@ impl Bar {
         }
     }
 
+    /// At least this much.
+    pub fn at_least(value: f64, least: u64, of: &str) -> Self {
+        Self {
+            text: format!("≥ {} {of}", thousands(least)),
+            reached: value >= least as f64,
+        }
+    }
+
     /// Everything delivered once, in order, and nobody let go.
     pub fn whole<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Self {
-        let bad: u64 = samples
-            .into_iter()
-            .map(|sample| sample.lost + sample.disordered + sample.disconnected)
-            .sum();
+        Self::none(
+            samples
+                .into_iter()
+                .map(|sample| sample.lost + sample.disordered + sample.disconnected)
+                .sum(),
+        )
+    }
+
+    /// The same where so many deliveries went wrong.
+    pub fn none(wrong: u64) -> Self {
         Self {
             text: "all delivered".to_owned(),
-            reached: bad == 0,
+            reached: wrong == 0,
         }
     }
 
@@ -297,11 +311,13 @@ pub fn machine(pinned: bool) -> String {
     )
 }
 
-fn middle<'a>(samples: impl IntoIterator<Item = &'a Sample>, field: fn(&Sample) -> f64) -> f64 {
+/// The middle one of a figure.
+pub fn middle<'a>(samples: impl IntoIterator<Item = &'a Sample>, field: fn(&Sample) -> f64) -> f64 {
     median(samples.into_iter().map(field).collect())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The middle one.
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::feed::Play;
+use crate::feed::{Form, Play};
 use crate::process::{Cpus, Process};
 use crate::upstream::Upstream;
 
@@ -59,20 +59,31 @@ impl Server {
     /// Starts one; when this returns it accepts subscribers and a play reaches it.
     pub fn start(kind: Kind, cpus: &Cpus) -> Result<Self> {
         match kind {
-            Kind::Wsevent => {
-                let upstream = Upstream::start(1, cpus)?;
-                let hop = Hop::start(&upstream.url(), cpus)?;
-                upstream.wait_linked(STARTING)?;
-                let source = Source::Upstream(upstream);
-                Ok(Self {
-                    process: hop.process,
-                    address: hop.address,
-                    path: Hop::PATH,
-                    source,
-                })
-            }
+            Kind::Wsevent => Self::start_hop(Upstream::start(1, Form::Binary, cpus)?, cpus),
             baseline => Self::start_baseline(baseline.name(), cpus),
         }
+    }
+
+    /// Starts a hop that reads this upstream.
+    pub fn start_hop(upstream: Upstream, cpus: &Cpus) -> Result<Self> {
+        let hop = Hop::start(&["--consume", &upstream.url()], cpus)?;
+        upstream.wait_linked(STARTING)?;
+        Ok(Self {
+            process: hop.process,
+            address: hop.address,
+            path: Hop::PATH,
+            source: Source::Upstream(upstream),
+        })
+    }
+
+    /// Starts the baseline that answers everything with these bytes.
+    pub fn start_backlog(answer: &[u8], cpus: &Cpus) -> Result<Self> {
+        let mut server = Self::start_baseline("backlog", cpus)?;
+        if let Source::Own { orders, .. } = &mut server.source {
+            orders.write_all(&(answer.len() as u64).to_le_bytes())?;
+            orders.write_all(answer)?;
+        }
+        Ok(server)
     }
 
     fn start_baseline(name: &str, cpus: &Cpus) -> Result<Self> {
@@ -156,17 +167,11 @@ impl Hop {
     /// The path it serves by default.
     pub const PATH: &str = "/events";
 
-    /// Starts a hop that consumes `url`, and returns when it listens.
-    pub fn start(url: &str, cpus: &Cpus) -> Result<Self> {
+    /// Starts a hop that has its events from where `source` says, and returns when it listens.
+    pub fn start(source: &[&str], cpus: &Cpus) -> Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wsevent"));
-        command.args([
-            "--consume",
-            url,
-            "--serve-address",
-            "127.0.0.1:0",
-            "--log-format",
-            "json",
-        ]);
+        command.args(source);
+        command.args(["--serve-address", "127.0.0.1:0", "--log-format", "json"]);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("WSEVENT_") || name == "RUST_LOG" {
                 command.env_remove(name);

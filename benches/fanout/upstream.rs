@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::feed::{Event, FRAME_BYTES, Feed, Play};
+use crate::feed::{Event, FRAME_BYTES, Feed, Form, Play};
 use crate::process::Cpus;
 
 /// A listening upstream with a fixed number of readers to come.
@@ -28,22 +28,36 @@ impl Upstream {
     pub const PATH: &str = "/feed";
 
     /// Listens for exactly this many readers; nothing is sent before they are there.
-    pub fn start(readers: usize, cpus: &Cpus) -> Result<Self> {
+    pub fn start(readers: usize, form: Form, cpus: &Cpus) -> Result<Self> {
+        let cpus = *cpus;
+        Self::start_on(readers, form, move || cpus.join_server())
+    }
+
+    /// The same with its thread on the load generator's CPU: where that has time for it, and the server has none to spare.
+    pub fn start_apart(readers: usize, form: Form, cpus: &Cpus) -> Result<Self> {
+        let cpus = *cpus;
+        Self::start_on(readers, form, move || cpus.join_load())
+    }
+
+    fn start_on(
+        readers: usize,
+        form: Form,
+        join: impl FnOnce() -> Result<()> + Send + 'static,
+    ) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let (link, linked) = channel();
         let (plays, orders) = channel();
         let (finish, done) = channel();
-        let cpus = *cpus;
         thread::spawn(move || -> Result<()> {
-            cpus.join_server()?;
+            join()?;
             let mut readers = (0..readers)
                 .map(|_| accept(&listener))
                 .collect::<Result<Vec<_>>>()?;
             link.send(())?;
             let mut feed = Feed::default();
             for play in orders {
-                let last = feed.play(play, |events| send(&mut readers, events));
+                let last = feed.play(play, |events| send(&mut readers, form, events));
                 finish.send(last)?;
             }
             Ok(())
@@ -90,11 +104,11 @@ fn accept(listener: &TcpListener) -> Result<TcpStream> {
 }
 
 /// One write per reader for all that is due; readers take turns at being first, so that none is always later.
-fn send(readers: &mut [TcpStream], events: &[Event]) {
+fn send(readers: &mut [TcpStream], form: Form, events: &[Event]) {
     let mut frames = Vec::with_capacity(events.len() * FRAME_BYTES);
     events
         .iter()
-        .for_each(|event| frames.extend_from_slice(&event.frame()));
+        .for_each(|event| frames.extend_from_slice(&event.frame(form)));
     for reader in readers.iter_mut() {
         // A reader that has gone shows as lost deliveries.
         let _ = reader.write_all(&frames);

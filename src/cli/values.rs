@@ -8,10 +8,12 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
+use crate::endpoint::fanout::Overload;
 use crate::source::produce::Rate;
 
-/// No limit or buffer here may ask for more than fits a chunk of a tape.
-const MAX_MESSAGE_SIZE: usize = 1 << 30;
+/// A frame must fit a chunk of a tape, which has 32 bits for its length: each byte of a text may become seven (a line end on
+/// SSE).
+const MAX_MESSAGE_SIZE: usize = 512 << 20;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -51,7 +53,7 @@ pub fn size(text: &str) -> Result<usize, String> {
 pub fn message_size(text: &str) -> Result<usize, String> {
     match size(text)? {
         size if size <= MAX_MESSAGE_SIZE => Ok(size),
-        _ => Err("at most 1GiB is possible".to_owned()),
+        _ => Err("at most 512MiB is possible".to_owned()),
     }
 }
 
@@ -70,6 +72,29 @@ pub fn interval(text: &str) -> Result<Duration, String> {
         interval if interval > DAY => Err("at most 1day is possible".to_owned()),
         interval => Ok(interval),
     }
+}
+
+/// A number of events.
+pub fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("a number of events is expected, at least 1".to_owned()),
+    }
+}
+
+/// What happens to a subscriber that falls out of history.
+pub fn overload(text: &str) -> Result<Overload, String> {
+    match text {
+        "disconnect" => Ok(Overload::Disconnect),
+        "skip" => Ok(Overload::Skip),
+        _ => Err("disconnect or skip is expected".to_owned()),
+    }
+}
+
+/// Whether this is the origin of a page as a browser says it (RFC 6454, section 6.2), or the sign for all.
+pub fn is_origin(text: &str) -> bool {
+    let is_plain = |url: Url| url.origin().ascii_serialization() == text.to_ascii_lowercase();
+    text == "*" || text == "null" || Url::parse(text).is_ok_and(is_plain)
 }
 
 /// Events a second.
@@ -142,15 +167,29 @@ pub fn event_url(text: &str) -> Result<Url, String> {
         true => "the URL".to_owned(),
         false => format!("'{text}'"),
     };
+    // HOST:PORT/PATH reads like a URL with an odd scheme, or like none at all.
+    let address = text.split('/').next().unwrap_or_default();
+    if shown != "the URL" && check_address(address).is_ok() {
+        return Err(format!("{shown} is not a URL: did you mean ws://{text}?"));
+    }
     let url = Url::parse(text).map_err(|error| {
         format!("{shown} is not a URL ({error}): ws://HOST:PORT/PATH is expected")
     })?;
     match url.scheme() {
-        "ws" | "wss" if url.host().is_some() => Ok(url),
-        "ws" | "wss" => Err(format!("{shown} names no host")),
+        "ws" | "wss" | "http" | "https" if url.host().is_some() => Ok(url),
+        "ws" | "wss" | "http" | "https" => Err(format!("{shown} names no host")),
         _ => Err(format!(
-            "{shown} cannot be consumed, only ws:// and wss:// can"
+            "{shown} cannot be consumed, only ws://, wss://, http:// and https:// can"
         )),
+    }
+}
+
+/// How much of a stream's past is wanted, as the parameter `history` of its URL says it.
+pub fn past(text: &str) -> Result<String, String> {
+    match text.parse::<u64>() {
+        Ok(count) => Ok(count.to_string()),
+        Err(_) if text == "all" => Ok(text.to_owned()),
+        Err(_) => Err("a number of events is expected, or all".to_owned()),
     }
 }
 
@@ -222,7 +261,7 @@ mod tests {
         for text in ["", "x", "1.2.3", "10 parsecs", "-1", "1e400"] {
             assert!(size(text).is_err(), "{text}");
         }
-        assert!(message_size("2GiB").is_err());
+        assert!(message_size("1GiB").is_err());
     }
 
     #[test]
@@ -298,10 +337,12 @@ mod tests {
     }
 
     #[test]
-    fn event_urls_are_websockets_so_far() {
-        assert!(event_url("ws://localhost:8080/events").is_ok());
-        assert!(event_url("wss://feed.example").is_ok());
-        for text in ["http://a/", "localhost:8080/events", "ws://", "events"] {
+    fn event_urls_are_websockets_or_plain_http() {
+        for scheme in ["ws", "wss", "http", "https"] {
+            assert!(event_url(&format!("{scheme}://localhost:8080/events")).is_ok());
+            assert!(event_url(&format!("{scheme}://feed.example")).is_ok());
+        }
+        for text in ["ftp://a/", "localhost:8080/events", "ws://", "events"] {
             assert!(event_url(text).is_err(), "{text}");
         }
     }
@@ -309,9 +350,9 @@ mod tests {
     #[test]
     fn an_error_about_a_url_does_not_show_what_may_be_a_secret() {
         for text in [
-            "http://me:secret@a/",
+            "ftp://me:secret@a/",
             "me:secret@a/",
-            "http://a/?key=secret",
+            "ftp://a/?key=secret",
             "/?secret",
             "ws:///?secret",
         ] {

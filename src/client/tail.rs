@@ -1,38 +1,81 @@
 //! `wsevent tail`: prints a stream.
 
-use std::fmt;
-use std::future;
-use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
+mod http;
+mod output;
+mod websocket;
+
 use std::mem;
-use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use futures_util::{FutureExt, StreamExt};
-use rustix::event::{PollFd, PollFlags, poll};
-use tokio::sync::oneshot;
+use clap::ValueEnum;
+use futures_util::SinkExt;
 use tokio::time::{Instant, sleep};
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
+use tokio_tungstenite::tungstenite::Message;
 use tracing::{info, warn};
+use url::Url;
 
-use crate::event::{Kind, Payload};
+use crate::event::{EventId, Gap};
 use crate::reason;
 use crate::source::Backoff;
-use crate::source::websocket::{Heartbeat, Link, Upstream, close, complaint, payload};
+use crate::source::http::client::{Answer, Client, EVENT_STREAM, NDJSON, Stream};
+use crate::source::upstream::Upstream;
+use crate::source::websocket::{Connected, Offer};
+use crate::wire::hop::{Begin, Control, Hello};
+use output::{Output, output_closed};
+use websocket::Messages;
 
 /// What to print, and how.
 pub struct Tail {
-    /// The stream.
+    /// The stream. The scheme of its URL is one of the transport's.
     pub upstream: Upstream,
+    /// How to read it.
+    pub transport: Transport,
+    /// How much of its past is wanted: a number of events, or `all`.
+    pub history: Option<String>,
+    /// The event to begin behind.
+    pub last_event_id: Option<String>,
     /// End after so many events.
     pub count: Option<u64>,
     /// Begin each line with the time of arrival.
     pub timestamps: bool,
     /// End with the connection.
     pub exit_on_close: bool,
+}
+
+/// What a stream can be read over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// Messages of a WebSocket.
+    Websocket,
+    /// Server-sent events.
+    Sse,
+    /// One JSON object a line.
+    Ndjson,
+}
+
+impl Transport {
+    /// What the scheme of an event URL stands for.
+    pub fn of(url: &Url) -> Self {
+        match url.scheme() {
+            "http" | "https" => Self::Sse,
+            _ => Self::Websocket,
+        }
+    }
+
+    /// The URL of the same stream with a scheme of this transport.
+    pub fn mapped(self, mut url: Url) -> Url {
+        let is_secure = matches!(url.scheme(), "https" | "wss");
+        let scheme = match (self, is_secure) {
+            (Self::Websocket, false) => "ws",
+            (Self::Websocket, true) => "wss",
+            (Self::Sse | Self::Ndjson, false) => "http",
+            (Self::Sse | Self::Ndjson, true) => "https",
+        };
+        url.set_scheme(scheme)
+            .expect("a host is all that these schemes want");
+        url
+    }
 }
 
 /// How one connection ended.
@@ -58,158 +101,238 @@ impl Tail {
     }
 
     async fn print(self) -> Result<()> {
-        let mut output = Output {
-            out: BufWriter::new(io::stdout().lock()),
-            timestamps: self.timestamps,
-            count: self.count,
-            printed: 0,
-        };
-        let mut backoff = Backoff::new();
+        let mut output = Output::new(self.timestamps, self.count);
+        let mut connections = Connections::new(&self);
         let mut told = false;
         loop {
-            let end = match self.upstream.connect().await {
-                Ok(link) => {
-                    if mem::take(&mut told) {
-                        info!(url = %self.upstream, "connected again");
-                    }
-                    let (since, printed) = (Instant::now(), output.printed);
-                    let end = output.print_all(link, self.upstream.ping_interval).await?;
-                    backoff.connection_ended(since, output.printed > printed);
-                    end
-                }
-                Err(error) => End::Lost(error),
-            };
-            let error = match end {
+            let error = match connections.print_one(&mut output, &mut told).await? {
                 End::Done | End::OutputClosed => return Ok(()),
                 End::Closed(_) if self.exit_on_close => return Ok(()),
                 End::Lost(error) if self.exit_on_close => {
-                    return Err(error).context(self.upstream.to_string());
+                    return Err(error).context(connections.shown);
                 }
                 End::Closed(error) | End::Lost(error) => error,
             };
             if !told {
-                warn!(url = %self.upstream, reason = %reason::of(&error), "connection lost, trying again");
+                let (url, reason) = (&connections.shown, reason::of(&error));
+                match connections.were_there {
+                    true => warn!(url, %reason, "connection lost, trying again"),
+                    false => warn!(url, %reason, "cannot connect, trying again"),
+                }
                 told = true;
             }
-            sleep(backoff.pause()).await;
+            sleep(connections.backoff.pause()).await;
         }
+    }
+
+    /// The URL that says where to begin.
+    fn first_url(&self) -> Url {
+        let mut url = self.upstream.url.clone();
+        let wishes = [
+            ("history", &self.history),
+            ("last_event_id", &self.last_event_id),
+        ];
+        for (name, value) in wishes {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(name, value);
+            }
+        }
+        url
     }
 }
 
-/// Resolves when the other end of a pipe that standard output is has been closed, even if there is nothing to print.
-async fn output_closed() {
-    let (closed, is_closed) = oneshot::channel();
-    // In a thread that nothing waits for: standard output may be a file, which the runtime cannot watch.
-    thread::spawn(move || {
-        let output = io::stdout();
-        // Nothing is asked for: an error is told without asking.
-        let mut watched = [PollFd::new(&output, PollFlags::empty())];
-        if poll(&mut watched, None).is_ok() {
-            let _ = closed.send(());
-        }
-    });
-    if is_closed.await.is_err() {
-        future::pending().await
-    }
+/// One connection after the other.
+struct Connections {
+    /// For the log.
+    shown: String,
+    url: Url,
+    /// Says where to begin. Once something has been printed, it would bring that again.
+    first_url: Url,
+    backoff: Backoff,
+    /// One at least has been made.
+    were_there: bool,
+    /// Of each origin the last event that came over a hop link.
+    have: Vec<EventId>,
+    /// The event to begin behind.
+    last_event_id: Option<String>,
+    way: Way,
 }
 
-/// Standard output, and what has been printed there.
-struct Output {
-    out: BufWriter<StdoutLock<'static>>,
-    timestamps: bool,
-    /// How many events to print, if that is limited.
-    count: Option<u64>,
-    /// How many have been.
-    printed: u64,
+/// What connections are made with.
+enum Way {
+    WebSocket(Box<WebSocket>),
+    Http(Box<Client>),
 }
 
-impl Output {
-    /// Prints what comes over one connection, and closes it if the server does not.
-    async fn print_all(&mut self, mut link: Link, ping_interval: Duration) -> Result<End> {
-        let heartbeat = Heartbeat::new(ping_interval);
-        let end = self.print_until_end(&mut link, heartbeat).await;
-        let farewell = match &end {
-            Ok(End::Lost(error)) => complaint(error),
-            _ => None,
+/// A connection that has been made.
+enum Connection {
+    WebSocket(Box<Connected>, Duration),
+    Http(Box<Stream>),
+}
+
+/// How WebSockets are made.
+struct WebSocket {
+    upstream: Upstream,
+    offer: Offer,
+    /// Where a hop link begins; none if only the URL can say it.
+    begin: Option<Begin>,
+}
+
+impl WebSocket {
+    fn new(tail: &Tail) -> Self {
+        let begin = match (&tail.last_event_id, tail.history.as_deref()) {
+            (Some(id), _) => id.parse().ok().map(Begin::After),
+            (None, None) => Some(Begin::Live),
+            (None, Some("all")) => Some(Begin::All),
+            (None, Some(count)) => count.parse().ok().map(Begin::Last),
         };
-        close(&mut link, farewell.or_else(|| Some(done()))).await;
+        Self {
+            upstream: tail.upstream.clone(),
+            offer: Offer::default(),
+            begin,
+        }
+    }
+
+    /// Connects once, as a hop link if the server is a hop: then it can be told what has been printed.
+    async fn connect(&mut self, url: Url, have: &[EventId]) -> Result<Connected> {
+        self.upstream.url = url;
+        let Some(begin) = self.begin else {
+            let mut connected = self.upstream.connect_raw().await?;
+            self.upstream.greet(&mut connected.link).await?;
+            return Ok(connected);
+        };
+        let mut connected = self.offer.connect(&self.upstream).await?;
+        if !connected.is_hop {
+            self.upstream.greet(&mut connected.link).await?;
+            return Ok(connected);
+        }
+        let hello = Control::Hello(Hello {
+            id: None,
+            have: have.to_vec(),
+            from: if have.is_empty() { begin } else { Begin::First },
+        });
+        let hello = Message::text(hello.to_string());
+        connected.link.send(hello).await?;
+        Ok(connected)
+    }
+}
+
+impl Connections {
+    fn new(tail: &Tail) -> Self {
+        let upstream = Box::new(tail.upstream.clone());
+        let http = |accept| {
+            let mut client = Client::new(tail.upstream.clone(), accept);
+            // Other people's servers know the header only.
+            client.resume_after(tail.last_event_id.as_deref());
+            Way::Http(Box::new(client))
+        };
+        Self {
+            shown: upstream.to_string(),
+            url: upstream.url.clone(),
+            first_url: tail.first_url(),
+            backoff: Backoff::new(),
+            were_there: false,
+            have: Vec::new(),
+            last_event_id: tail.last_event_id.clone(),
+            way: match tail.transport {
+                Transport::Websocket => Way::WebSocket(Box::new(WebSocket::new(tail))),
+                Transport::Sse => http(EVENT_STREAM),
+                Transport::Ndjson => http(NDJSON),
+            },
+        }
+    }
+
+    /// Connects once; none if the server says that there is nothing more to come.
+    async fn connect(&mut self, url: Url) -> Result<Option<Connection>> {
+        match &mut self.way {
+            Way::WebSocket(websocket) => {
+                let connected = websocket.connect(url, &self.have).await?;
+                let ping_interval = websocket.upstream.ping_interval;
+                let connected = Box::new(connected);
+                Ok(Some(Connection::WebSocket(connected, ping_interval)))
+            }
+            Way::Http(client) => {
+                client.set_url(url);
+                Ok(match client.open().await? {
+                    Answer::Stream(stream) => Some(Connection::Http(stream)),
+                    Answer::NoContent => None,
+                })
+            }
+        }
+    }
+
+    /// Connects once and prints what comes. `told` says whether the log has been told of a loss, and so has to hear of a
+    /// connection.
+    async fn print_one(&mut self, output: &mut Output, told: &mut bool) -> Result<End> {
+        let printed = output.printed();
+        let url = match printed {
+            0 => self.first_url.clone(),
+            _ => self.url.clone(),
+        };
+        let connection = match self.connect(url).await {
+            Ok(Some(connection)) => connection,
+            Ok(None) => {
+                info!(
+                    url = self.shown,
+                    "the stream has ended: the server answered 204"
+                );
+                return Ok(End::Done);
+            }
+            Err(error) => return Ok(End::Lost(error)),
+        };
+        if mem::take(told) {
+            match self.were_there {
+                true => info!(url = self.shown, "connected again"),
+                false => info!(url = self.shown, "connected"),
+            }
+        }
+        self.were_there = true;
+        let since = Instant::now();
+        let end = match connection {
+            Connection::WebSocket(connected, ping_interval) => {
+                // Over a raw WebSocket it is said nowhere else.
+                if connected.falls_short && !connected.is_hop && printed == 0 {
+                    self.warn_of_wish();
+                }
+                let mut messages = Messages::new(connected.is_hop, &mut self.have, &self.shown);
+                output
+                    .print_all(connected.link, ping_interval, &mut messages)
+                    .await
+            }
+            Connection::Http(mut stream) => {
+                let backoff = &mut self.backoff;
+                let end = output.print_stream(&mut stream, backoff, &self.shown).await;
+                if let Way::Http(client) = &mut self.way {
+                    client.resume_after(stream.last_event_id());
+                }
+                end
+            }
+        };
+        self.backoff
+            .connection_ended(since, output.printed() > printed);
         end
     }
 
-    async fn print_until_end(&mut self, link: &mut Link, mut heartbeat: Heartbeat) -> Result<End> {
-        loop {
-            let mut arrived = match heartbeat.next(link).await {
-                Ok(message) => Some(message),
-                Err(error) => return Ok(End::Lost(error)),
+    /// The server does not know where to begin, or has no longer all that followed.
+    fn warn_of_wish(&self) {
+        if let Some(id) = &self.last_event_id {
+            let gap = Gap {
+                after: Some(id.as_str().into()),
+                next: None,
+                lost: None,
             };
-            // What has arrived together goes out together.
-            while let Some(message) = arrived {
-                let is_close = matches!(message, Some(Ok(Message::Close(_))));
-                let printed = match payload(message) {
-                    Ok(Some(payload)) => self.print(&payload),
-                    Ok(None) => Ok(()),
-                    Err(error) => {
-                        let end = if is_close {
-                            End::Closed(error)
-                        } else {
-                            End::Lost(error)
-                        };
-                        return Ok(written(self.out.flush())?.unwrap_or(end));
-                    }
-                };
-                let full = self.count == Some(self.printed);
-                let flushed = printed.and_then(|()| if full { self.out.flush() } else { Ok(()) });
-                if let Some(end) = written(flushed)? {
-                    return Ok(end);
-                }
-                if full {
-                    return Ok(End::Done);
-                }
-                arrived = link.next().now_or_never();
-            }
-            if let Some(end) = written(self.out.flush())? {
-                return Ok(end);
-            }
+            warn_of(&gap, &self.shown);
         }
-    }
-
-    fn print(&mut self, payload: &Payload) -> io::Result<()> {
-        if self.timestamps {
-            write!(self.out, "{} ", Timestamp(SystemTime::now()))?;
-        }
-        match payload.kind {
-            Kind::Text => self.out.write_all(&payload.bytes)?,
-            Kind::Binary => self
-                .out
-                .write_all(BASE64.encode(&payload.bytes).as_bytes())?,
-        }
-        self.out.write_all(b"\n")?;
-        self.printed += 1;
-        Ok(())
     }
 }
 
-fn done() -> CloseFrame {
-    CloseFrame {
-        code: CloseCode::Normal,
-        reason: "".into(),
-    }
-}
-
-/// A closed output is an end like others, and a quiet one.
-fn written(result: io::Result<()>) -> Result<Option<End>> {
-    match result {
-        Ok(()) => Ok(None),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Some(End::OutputClosed)),
-        Err(error) => Err(error).context("cannot write to standard output"),
-    }
-}
-
-/// RFC 3339, in UTC, to the microsecond.
-struct Timestamp(SystemTime);
-
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_rfc3339_micros(self.0).fmt(f)
-    }
+/// Tells of a gap where it does not get in the way of events. `url` is where it was.
+fn warn_of(gap: &Gap, url: &str) {
+    let next = gap.next.map(|next| next.to_string());
+    // It comes from the server and goes to a terminal.
+    let after = gap
+        .after
+        .as_deref()
+        .map(|after| after.escape_debug().to_string());
+    warn!(url, after, next, lost = gap.lost, "events are missing");
 }

@@ -13,6 +13,7 @@
 //! - Any number of readers look at the published bytes without a lock and without copying. A published length is
 //!   always a frame boundary, and no frame lies across two chunks.
 //! - A cursor is a position, not a reference: it keeps nothing alive. When history has moved past it, reading says so.
+//! - A tape begins where its first reader did. Whoever wants older events makes the log put their frames before it.
 
 #[allow(unsafe_code)] // See there; everything else in this crate goes without.
 mod chunk;
@@ -30,17 +31,30 @@ const SMALLEST_CHUNK: usize = 4 << 10;
 /// Chunks double up to this size: a busy stream gets long slices, and eviction stays fine-grained.
 const LARGEST_CHUNK: usize = 256 << 10;
 
+/// Positions begin here: with room for all that may still be put before the first frame.
+const FIRST_POSITION: u64 = 1 << 62;
+
+/// So far ahead a tape goes on when it has been cut off: what is then put before it must not reach a place where an old
+/// cursor may stand.
+const CUT: u64 = 1 << 42;
+
 /// The writing side, owned by the log.
 pub struct Tape {
     chunks: TapeReader,
     tail: ChunkWriter,
     next_capacity: usize,
+    /// For each chunk of the row, where in it its frames end: to find the frame of an event.
+    ends: VecDeque<Vec<u32>>,
 }
 
 impl Tape {
     /// An empty tape; the next event has the number `index`.
     pub fn new(index: u64) -> Self {
-        let tail = Chunk::create(Cursor { position: 0, index }, SMALLEST_CHUNK);
+        let start = Cursor {
+            position: FIRST_POSITION,
+            index,
+        };
+        let tail = Chunk::create(start, SMALLEST_CHUNK);
         let row = VecDeque::from([tail.chunk().clone()]);
         Self {
             chunks: TapeReader {
@@ -48,22 +62,99 @@ impl Tape {
             },
             tail,
             next_capacity: SMALLEST_CHUNK * 2,
+            ends: VecDeque::from([vec![]]),
         }
     }
 
-    /// Appends and publishes one frame, given as header and payload.
+    /// Appends and publishes the frame of the next event, given as header and payload.
     pub fn append(&mut self, frame: [&[u8]; 2]) {
-        if self.tail.append(frame) {
+        self.put(frame, 1);
+        let end = self.end().position - self.tail.chunk().start.position;
+        if let Some(ends) = self.ends.back_mut() {
+            ends.push(end as u32);
+        }
+    }
+
+    /// Appends and publishes a frame that is no event's. It goes with the next one.
+    pub fn append_notice(&mut self, frame: &[u8]) {
+        self.put([frame, &[]], 0);
+    }
+
+    fn put(&mut self, frame: [&[u8]; 2], events: u64) {
+        if self.tail.append(frame, events) {
             return;
         }
         let len: usize = frame.iter().map(|part| part.len()).sum();
         let mut tail = Chunk::create(self.end(), len.max(self.next_capacity));
         self.next_capacity = (self.next_capacity * 2).min(LARGEST_CHUNK);
-        let fits = tail.append(frame);
+        let fits = tail.append(frame, events);
         assert!(fits, "a new chunk has room for its first frame");
+        self.ends.push_back(vec![]);
         // A reader that finds the old tail sealed must find the next chunk in the row: seal it last.
         self.chunks.lock().push_back(tail.chunk().clone());
         mem::replace(&mut self.tail, tail).seal();
+    }
+
+    /// Puts the frames of the events right before the first one here, oldest first.
+    pub fn prepend(&mut self, frames: &[Vec<u8>]) {
+        let mut rest = frames;
+        while !rest.is_empty() {
+            // From the back: as many as make one chunk, or one that is larger than that.
+            let mut total = 0;
+            let fitting = rest.iter().rev().take_while(|frame| {
+                total += frame.len();
+                total <= LARGEST_CHUNK
+            });
+            let count = fitting.count().max(1);
+            let (before, chunk) = rest.split_at(rest.len() - count);
+            self.prepend_chunk(chunk);
+            rest = before;
+        }
+    }
+
+    fn prepend_chunk(&mut self, frames: &[Vec<u8>]) {
+        let len: usize = frames.iter().map(Vec::len).sum();
+        let mut row = self.chunks.lock();
+        let next = row
+            .front()
+            .map_or(self.tail.chunk().start, |chunk| chunk.start);
+        let start = Cursor {
+            position: next.position - len as u64,
+            index: next.index - frames.len() as u64,
+        };
+        let mut writer = Chunk::create(start, len);
+        let mut ends = Vec::with_capacity(frames.len());
+        for frame in frames {
+            let fits = writer.append([frame, &[]], 1);
+            assert!(fits, "the chunk was made for these frames");
+            ends.push(ends.last().copied().unwrap_or(0) + frame.len() as u32);
+        }
+        row.push_front(writer.chunk().clone());
+        self.ends.push_front(ends);
+        writer.seal();
+    }
+
+    /// The number of the event whose frame is the first here.
+    pub fn first(&self) -> u64 {
+        let row = self.chunks.lock();
+        row.front().map_or(0, |chunk| chunk.start.index)
+    }
+
+    /// The place right before the frame of the event with this number; none if it is not here. The number of the next event
+    /// stands for the live edge.
+    pub fn before(&self, index: u64) -> Option<Cursor> {
+        let row = self.chunks.lock();
+        let at = row.partition_point(|chunk| chunk.start.index <= index);
+        let at = at.checked_sub(1)?;
+        let start = row[at].start;
+        let offset = match index - start.index {
+            0 => 0,
+            frames => *self.ends[at].get(frames as usize - 1)?,
+        };
+        Some(Cursor {
+            position: start.position + u64::from(offset),
+            index,
+        })
     }
 
     /// The live edge: behind the last frame.
@@ -76,7 +167,24 @@ impl Tape {
         let mut row = self.chunks.lock();
         while row.get(1).is_some_and(|next| next.start.index <= oldest) {
             row.pop_front();
+            self.ends.pop_front();
         }
+    }
+
+    /// Lets go of everything: whoever reads here finds out as if history had passed.
+    pub fn cut_off(&mut self) {
+        let end = self.end();
+        let start = Cursor {
+            position: end.position + CUT,
+            ..end
+        };
+        let tail = Chunk::create(start, SMALLEST_CHUNK);
+        let mut row = self.chunks.lock();
+        row.clear();
+        row.push_back(tail.chunk().clone());
+        drop(row);
+        self.ends = VecDeque::from([vec![]]);
+        mem::replace(&mut self.tail, tail).seal();
     }
 
     /// A handle for reading.
@@ -112,6 +220,12 @@ pub enum Pending<'a> {
     /// What the cursor stands before has been evicted.
     Evicted,
 }
+
+/// Before everything.
+const NOWHERE: Cursor = Cursor {
+    position: 0,
+    index: 0,
+};
 
 /// Published bytes, borrowed from their chunk.
 #[derive(Clone, Copy)]
@@ -185,9 +299,11 @@ impl TapeReader {
         behind.checked_sub(1).map(|index| row[index].clone())
     }
 
-    /// The position of the oldest frame that can still be read.
-    pub fn oldest(&self) -> u64 {
-        self.lock().front().map_or(0, |chunk| chunk.start.position)
+    /// The place before the oldest frame that can still be read.
+    pub fn oldest(&self) -> Cursor {
+        let first = |chunk: &Arc<Chunk>| chunk.start;
+        // There is always the chunk that is being filled.
+        self.lock().front().map_or(NOWHERE, first)
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Chunk>>> {
@@ -197,151 +313,4 @@ impl TapeReader {
 }
 
 #[cfg(all(test, not(wsevent_loom)))]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// A frame of `len` bytes that can be recognised.
-    fn frame(number: u64, len: usize) -> Vec<u8> {
-        let mut frame = (len as u32).to_le_bytes().to_vec();
-        frame.extend((0..len).map(|at| (number as usize + at) as u8));
-        frame
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Append(usize),
-        Read(usize),
-        Evict(u64),
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            4 => prop_oneof![8 => 0usize..2_000, 1 => 0usize..300_000].prop_map(Step::Append),
-            3 => (0usize..3).prop_map(Step::Read),
-            1 => (0u64..20).prop_map(Step::Evict),
-        ]
-    }
-
-    proptest! {
-        /// Whatever is appended, read and evicted in whatever order, a cursor yields whole frames in order, or says
-        /// that it has been passed by; and it is passed by only when a frame it had not read was evicted.
-        #[test]
-        fn cursors_yield_whole_frames_in_order(steps in proptest::collection::vec(step(), 1..80)) {
-            let mut tape = Tape::new(1);
-            let reader = tape.reader();
-            let mut frames = vec![];
-            let mut kept_from = 0;
-            let mut cursors = [tape.end(); 3];
-            let mut chunk = None;
-            for step in steps {
-                match step {
-                    Step::Append(len) => {
-                        let next = frame(frames.len() as u64, len);
-                        tape.append([&next[..3], &next[3..]]);
-                        frames.push(next);
-                    }
-                    Step::Evict(keep) => {
-                        kept_from = kept_from.max(frames.len().saturating_sub(keep as usize));
-                        tape.evict_before(1 + kept_from as u64);
-                    }
-                    Step::Read(which) => {
-                        let cursor = &mut cursors[which];
-                        loop {
-                            let read = (cursor.index - 1) as usize;
-                            match reader.pending(*cursor, &mut chunk) {
-                                Pending::Frames { slice, end, .. } => {
-                                    let expected = frames[read..(end.index - 1) as usize].concat();
-                                    prop_assert!(*slice == expected[..]);
-                                    prop_assert_eq!(end.position - cursor.position, expected.len() as u64);
-                                    *cursor = end;
-                                }
-                                Pending::CaughtUp => {
-                                    prop_assert_eq!(read, frames.len());
-                                    break;
-                                }
-                                Pending::Evicted => {
-                                    prop_assert!(read < kept_from);
-                                    *cursor = tape.end();
-                                    break;
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-            prop_assert_eq!(tape.end().index, frames.len() as u64 + 1);
-        }
-    }
-
-    #[test]
-    fn chunks_go_when_all_their_frames_are_old() {
-        let mut tape = Tape::new(1);
-        let reader = tape.reader();
-        let start = tape.end();
-        for _ in 0..100 {
-            tape.append([&[0; 10], &[0; 1_000]]);
-        }
-        assert_eq!(reader.oldest(), 0);
-        // The first chunk holds four of these frames: evicting three of them must keep it.
-        tape.evict_before(4);
-        assert!(matches!(
-            reader.pending(start, &mut None),
-            Pending::Frames { .. }
-        ));
-        tape.evict_before(5);
-        assert!(matches!(reader.pending(start, &mut None), Pending::Evicted));
-        assert_eq!(reader.oldest(), 4 * 1_010);
-    }
-
-    #[test]
-    fn a_slice_outlives_its_tape() {
-        let mut tape = Tape::new(1);
-        let start = tape.end();
-        tape.append([b"ab", b"cdef"]);
-        let mut chunk = None;
-        let owned = match tape.reader().pending(start, &mut chunk) {
-            Pending::Frames { slice, .. } => slice.to_owned(1, 4),
-            _ => panic!("a frame is pending"),
-        };
-        drop((tape, chunk));
-        assert_eq!(owned.as_ref(), b"bcd");
-    }
-
-    #[test]
-    fn a_tape_knows_whether_it_is_read() {
-        let tape = Tape::new(1);
-        assert!(tape.is_unread());
-        let reader = tape.reader();
-        assert!(!tape.is_unread());
-        drop(reader);
-        assert!(tape.is_unread());
-    }
-
-    #[test]
-    fn readers_and_the_writer_run_at_the_same_time() {
-        const FRAMES: u64 = 20_000;
-        let mut tape = Tape::new(0);
-        let (reader, start) = (tape.reader(), tape.end());
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    let (mut cursor, mut chunk) = (start, None);
-                    while cursor.index < FRAMES {
-                        if let Pending::Frames { slice, end, .. } =
-                            reader.pending(cursor, &mut chunk)
-                        {
-                            let expected = (cursor.index..end.index).flat_map(u64::to_le_bytes);
-                            assert!(slice.iter().copied().eq(expected));
-                            cursor = end;
-                        }
-                    }
-                });
-            }
-            for number in 0..FRAMES {
-                tape.append([&number.to_le_bytes(), &[]]);
-            }
-        });
-    }
-}
+mod tests;

@@ -36,11 +36,16 @@ impl AsRef<[u8]> for Header {
 
 /// The header of the single frame that carries `payload`; the payload's own bytes follow it unchanged.
 pub fn header(payload: &Payload) -> Header {
-    let opcode = match payload.kind {
+    message_header(payload.kind, payload.bytes.len())
+}
+
+/// The header of a single frame with a message of this kind and length.
+pub fn message_header(kind: Kind, len: usize) -> Header {
+    let opcode = match kind {
         Kind::Text => OPCODE_TEXT,
         Kind::Binary => OPCODE_BINARY,
     };
-    encode_header(opcode, payload.bytes.len())
+    encode_header(opcode, len)
 }
 
 fn encode_header(opcode: u8, len: usize) -> Header {
@@ -65,9 +70,7 @@ fn encode_header(opcode: u8, len: usize) -> Header {
 }
 
 /// A Ping frame without payload.
-pub fn ping() -> [u8; 2] {
-    [FIN | OPCODE_PING, 0]
-}
+pub const PING: [u8; 2] = [FIN | OPCODE_PING, 0];
 
 /// A Close frame. A reason that would not fit a control frame (123 bytes) is cut at a character boundary.
 pub fn close(code: CloseCode, reason: &str) -> Vec<u8> {

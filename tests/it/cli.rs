@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::Output;
 
 use crate::harness::port::ReservedPort;
-use crate::harness::wsevent::output;
+use crate::harness::wsevent::{Hop, Tail, output};
 
 type Env = [(&'static str, &'static str)];
 
@@ -37,8 +37,7 @@ async fn flags_that_contradict_each_other_are_usage_errors() {
     const SERVE: &str =
         "--serve says address and path at once: leave out --serve-address and --serve-path";
     const PRODUCE: &str = "--produce and --no-produce exclude each other";
-    const NOTHING: &str =
-        "with --no-produce and no source nothing could bring events: add --consume URL";
+    const NOTHING: &str = "with --no-produce and no source nothing could bring events: add --consume URL or --accept-publish";
     let yes = "true";
     check(&[
         (&["--serve", "a:1/x", "--serve-address", "b:2"], &[], SERVE),
@@ -122,12 +121,16 @@ async fn wrong_addresses_and_paths_are_usage_errors() {
 async fn wrong_urls_are_usage_errors() {
     for (url, expected) in [
         (
-            "http://a/",
-            "'http://a/' cannot be consumed, only ws:// and wss:// can",
+            "ftp://a/",
+            "'ftp://a/' cannot be consumed, only ws://, wss://, http:// and https:// can",
         ),
         (
             "a:1/events",
-            "'a:1/events' cannot be consumed, only ws:// and wss:// can",
+            "'a:1/events' is not a URL: did you mean ws://a:1/events?",
+        ),
+        (
+            "127.0.0.1:80",
+            "'127.0.0.1:80' is not a URL: did you mean ws://127.0.0.1:80?",
         ),
         (
             "events",
@@ -142,8 +145,8 @@ async fn wrong_urls_are_usage_errors() {
             "'ws://a:65536/' is not a URL (invalid port number): ws://HOST:PORT/PATH is expected",
         ),
         (
-            "http://me:password@a/",
-            "the URL cannot be consumed, only ws:// and wss:// can",
+            "ftp://me:password@a/",
+            "the URL cannot be consumed, only ws://, wss://, http:// and https:// can",
         ),
     ] {
         assert_eq!(usage_error(&["--consume", url], &[]).await, expected);
@@ -197,16 +200,20 @@ async fn wrong_values_are_usage_errors() {
             ),
         ),
         (
-            &["--max-message-size", "2GiB"],
+            &["--max-message-size", "1GiB"],
             invalid(
-                "2GiB",
+                "1GiB",
                 "--max-message-size <BYTES>",
-                "at most 1GiB is possible",
+                "at most 512MiB is possible",
             ),
         ),
         (
-            &["--produce-size", "2GiB"],
-            invalid("2GiB", "--produce-size <BYTES>", "at most 1GiB is possible"),
+            &["--produce-size", "1GiB"],
+            invalid(
+                "1GiB",
+                "--produce-size <BYTES>",
+                "at most 512MiB is possible",
+            ),
         ),
         (
             &["--produce-rate", "0"],
@@ -328,16 +335,18 @@ async fn a_hop_that_would_consume_itself_says_so() {
     let free = ReservedPort::new();
     let port = free.address().port();
     for (host, listen) in [("localhost", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")] {
-        let url = format!("ws://{host}:{}/events", port);
-        let address = format!("{listen}:{}", port);
-        let output = output(&["--consume", &url, "--serve-address", &address], &[]).await;
-        assert_eq!(output.status.code(), Some(1));
-        let expected = format!("wsevent: {url} is what this hop itself would serve");
-        assert!(
-            stderr(&output).starts_with(&expected),
-            "{}",
-            stderr(&output)
-        );
+        for scheme in ["ws", "http"] {
+            let url = format!("{scheme}://{host}:{port}/events");
+            let address = format!("{listen}:{port}");
+            let output = output(&["--consume", &url, "--serve-address", &address], &[]).await;
+            assert_eq!(output.status.code(), Some(1));
+            let expected = format!("wsevent: {url} is what this hop itself would serve");
+            assert!(
+                stderr(&output).starts_with(&expected),
+                "{}",
+                stderr(&output)
+            );
+        }
     }
 }
 
@@ -370,6 +379,8 @@ async fn help_and_version_are_no_errors() {
         &["--help"][..],
         &["-h"],
         &["tail", "--help"],
+        &["help"],
+        &["help", "publish"],
         &["--version"],
         &["-V"],
     ] {
@@ -386,6 +397,8 @@ async fn help_and_version_are_no_errors() {
         "\n  wsevent\n",
         "wsevent --consume ws://localhost:8080/events --serve localhost:9090/proxy-events",
         "--consume-header 'Authorization: Bearer ...'",
+        "wsevent --accept-publish\n",
+        "wsevent publish http://localhost:8080/events 'an event'",
         "wsevent tail ws://localhost:9090/proxy-events",
     ] {
         assert!(help.contains(example), "no {example:?} in {help}");
@@ -405,4 +418,61 @@ async fn tail_that_cannot_connect_and_may_not_try_again_says_why() {
         "{stderr}"
     );
     assert_eq!(stderr.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_url_without_a_subcommand_is_answered_with_what_can_be_done() {
+    let expected = "a URL alone does not say what to do; to print it: wsevent tail URL; to serve it again: wsevent --consume URL";
+    for url in ["ws://host/events", "https://me:secret@host/"] {
+        assert_eq!(usage_error(&[url], &[]).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_usage_error_shows_the_usage_of_what_was_meant() {
+    for (args, usage) in [
+        (&["--no-produce"][..], "Usage: wsevent [OPTIONS] [COMMAND]"),
+        (&["tail", "nonsense"], "Usage: wsevent tail [OPTIONS] <URL>"),
+        (
+            &["publish", "ws://a", "--ids"],
+            "Usage: wsevent publish [OPTIONS] <URL> [DATA]",
+        ),
+    ] {
+        let output = output(args, &[]).await;
+        let stderr = stderr(&output);
+        assert!(stderr.contains(usage), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn ids_are_not_to_be_had_over_a_websocket() {
+    let expected = "--ids needs http://: over a WebSocket nobody says what they are";
+    for args in [
+        &["publish", "ws://a", "--ids"][..],
+        &["publish", "http://a", "--ids", "--transport", "websocket"],
+    ] {
+        assert_eq!(usage_error(args, &[]).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_first_connection_that_fails_is_said_with_the_servers_own_words() {
+    let hop = Hop::quiet(&[]).await;
+    let reason = "the upstream answered 404 Not Found: there is no stream at this path; what there is: /events";
+    for scheme in ["ws", "http"] {
+        let url = format!("{scheme}://{}/nope", hop.address);
+        let tail = Tail::start(&url, &[]);
+        let told = tail.process.logged("cannot connect, trying again").await;
+        assert_eq!(told.field("reason"), reason);
+        let other = Hop::start(&["--consume", &url]).await;
+        let told = other.logged("cannot reach upstream, trying again").await;
+        assert_eq!(told.field("reason"), reason);
+    }
+    for (scheme, plain) in [("wss", "ws"), ("https", "http")] {
+        let url = format!("{scheme}://{}/events", hop.address);
+        let output = output(&["tail", &url, "--exit-on-close"], &[]).await;
+        let stderr = stderr(&output);
+        let expected = format!("there is no TLS at this port; did you mean {plain}://?");
+        assert!(stderr.contains(&expected), "{stderr}");
+    }
 }

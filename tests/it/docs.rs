@@ -59,7 +59,19 @@ fn code(cell: &str) -> Option<&str> {
     cell.trim().strip_prefix('`')?.strip_suffix('`')
 }
 
-/// The README's tables between its two marks: flag, variable, default, meaning.
+/// Whose flags stand below a heading.
+fn owner(heading: &str) -> &'static str {
+    match heading.trim_start_matches(['#', ' ']) {
+        "`wsevent`, as a hop" => "hop",
+        "`wsevent tail`" => "tail",
+        "`wsevent publish`" => "publish",
+        "All three" => "all",
+        other => panic!("whose flags are below '{other}'?"),
+    }
+}
+
+/// The README's tables between its two marks: flag, variable, default, meaning. The heading before a table says whose they
+/// are.
 fn flags_in_readme() -> Flags {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = std::fs::read_to_string(path).expect("there is a README.md");
@@ -70,12 +82,20 @@ fn flags_in_readme() -> Flags {
         .split_once("<!-- flags:end -->")
         .expect("where it ends");
     let mut flags = Flags::new();
-    for row in tables.lines().filter(|line| line.starts_with("| `--")) {
+    let mut owner = None;
+    for row in tables.lines() {
+        if row.starts_with('#') {
+            owner = Some(self::owner(row));
+        }
+        if !row.starts_with("| `--") {
+            continue;
+        }
         let row = row.replace("\\|", "/");
         let cells: Vec<_> = row.trim_matches('|').split('|').collect();
         assert_eq!(cells.len(), 4, "{row}");
         let flag = code(cells[0]).expect("a flag is code");
-        let name = flag.split(' ').next().expect("it has a name").to_owned();
+        let name = flag.split(' ').next().expect("it has a name");
+        let name = format!("{} {name}", owner.expect("a heading before it"));
         assert!(!cells[3].trim().is_empty(), "{name} has no meaning");
         let flag = Flag {
             variable: code(cells[1]).expect("a variable is code").to_owned(),
@@ -91,10 +111,20 @@ fn flags_in_readme() -> Flags {
 
 #[tokio::test]
 async fn the_readme_names_exactly_the_flags_there_are() {
-    let mut flags = flags_of(&["--help"]).await;
-    for (name, flag) in flags_of(&["tail", "--help"]).await {
-        if let Some(of_hop) = flags.insert(name.clone(), flag.clone()) {
-            assert_eq!(of_hop, flag, "{name} is the same flag everywhere");
+    let commands = [
+        ("hop", flags_of(&["--help"]).await),
+        ("tail", flags_of(&["tail", "--help"]).await),
+        ("publish", flags_of(&["publish", "--help"]).await),
+    ];
+    let mut flags = Flags::new();
+    for (command, own) in &commands {
+        for (name, flag) in own {
+            // What is the same for all stands there once.
+            let is_shared = commands
+                .iter()
+                .all(|(_, flags)| flags.get(name) == Some(flag));
+            let owner = if is_shared { "all" } else { command };
+            flags.insert(format!("{owner} {name}"), flag.clone());
         }
     }
     let readme = flags_in_readme();
@@ -118,12 +148,18 @@ async fn the_readme_names_exactly_the_flags_there_are() {
 
 #[tokio::test]
 async fn every_flag_has_a_variable_named_after_it() {
-    for args in [&["--help"][..], &["tail", "--help"]] {
+    for args in [&["--help"][..], &["tail", "--help"], &["publish", "--help"]] {
         for (name, flag) in flags_of(args).await {
             let name = name
                 .trim_start_matches('-')
                 .to_uppercase()
                 .replace('-', "_");
+            // A variable of that name means something else to another command.
+            let name = match (args, &*name) {
+                (["tail", ..], "HISTORY") => "TAIL_HISTORY".to_owned(),
+                (["publish", ..], "TRANSPORT") => "PUBLISH_TRANSPORT".to_owned(),
+                _ => name,
+            };
             assert_eq!(flag.variable, format!("WSEVENT_{name}"));
         }
     }

@@ -102,8 +102,9 @@ async fn a_flag_wins_over_the_environment_where_to_serve() {
 /// The URLs that a hop tries to reach, in alphabetical order; nobody is there.
 async fn consumed(args: &[&str], env: &[(&str, &str)], count: usize) -> Vec<String> {
     let hop = Hop::start_with(args, env).await;
-    hop.logged_times("upstream lost", count).await;
-    let lines = hop.log.all("upstream lost");
+    hop.logged_times("cannot reach upstream, trying again", count)
+        .await;
+    let lines = hop.log.all("cannot reach upstream, trying again");
     let mut urls: Vec<_> = lines.iter().map(|line| line.field("url")).collect();
     urls.sort();
     urls

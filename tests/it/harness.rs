@@ -6,9 +6,12 @@
 pub mod client;
 pub mod events;
 pub mod frame;
+pub mod http;
+pub mod kernel;
 pub mod log;
 pub mod port;
 pub mod upstream;
+pub mod wire;
 pub mod wsevent;
 
 use std::time::Duration;

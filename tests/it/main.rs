@@ -1,5 +1,6 @@
 //! Tests of the real binary, against servers and clients of this file's neighbours and of other people.
 
+mod browser;
 mod chain;
 mod cli;
 mod docs;
@@ -7,12 +8,18 @@ mod flags;
 mod frames;
 mod handshake;
 mod harness;
+mod http_source;
+mod links;
 mod peers;
 mod produce;
+mod protocol;
+mod publish;
+mod reading;
 mod secrets;
 mod shutdown;
 mod slow;
 mod subscribers;
+mod survival;
 mod tail;
 mod tls;
 mod upstream;

@@ -1,7 +1,10 @@
-//! WebSocket software that nobody here wrote, as clients and as servers: Python's `websockets`, Node's `ws`, and curl.
-//! scripts/test installs what is missing.
+//! Software that nobody here wrote, as clients and as servers. WebSocket: Python's `websockets` and Node's `ws`. SSE: Node's
+//! `eventsource` and Python's `httpx-sse`, and `aiohttp-sse` as a server. HTTP: curl, and HTTP/2 by Python's `httpx`. scripts/test installs what is missing.
+
+mod http;
 
 use std::env;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -13,12 +16,17 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::harness::client::Client;
 use crate::harness::events::{MIB, all_sorts, assert_same};
+use crate::harness::frame::TEXT;
+use crate::harness::http::Ndjson;
+use crate::harness::upstream::Link;
+use crate::harness::wire::Wire;
 use crate::harness::within_guard;
 use crate::harness::wsevent::Hop;
 
 /// Where scripts/test installs peers.
-fn installed(variable: &str, default: &str) -> PathBuf {
+pub fn installed(variable: &str, default: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
     let default = target
         .expect("it is in the target folder")
@@ -35,20 +43,20 @@ fn installed(variable: &str, default: &str) -> PathBuf {
 
 /// Whose software it is.
 #[derive(Clone, Copy)]
-enum Language {
+pub enum Language {
     Python,
     Node,
 }
 
 /// A running script of tests/peers.
-struct Peer {
-    _child: Child,
+pub struct Peer {
+    child: Child,
     stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
 }
 
 impl Peer {
-    fn start(language: Language, role: &str, args: &[&str]) -> Self {
+    pub fn start(language: Language, role: &str, args: &[&str]) -> Self {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
         let mut command = match language {
             Language::Python => {
@@ -76,13 +84,18 @@ impl Peer {
         Self {
             stdin: child.stdin.take().expect("it is a pipe"),
             stdout: BufReader::new(stdout).lines(),
-            _child: child,
+            child,
         }
     }
 
     /// What it says next.
-    async fn says(&mut self) -> Value {
-        let line = within_guard("a line of the peer", self.stdout.next_line()).await;
+    pub async fn says(&mut self) -> Value {
+        self.says_of("a line of the peer").await
+    }
+
+    /// The same; `what` is what it is waited for.
+    pub async fn says_of(&mut self, what: &str) -> Value {
+        let line = within_guard(what, self.stdout.next_line()).await;
         let line = line.expect("it is UTF-8").expect("it has more to say");
         serde_json::from_str(&line).expect("it speaks JSON")
     }
@@ -100,12 +113,21 @@ impl Peer {
         }
     }
 
-    async fn tell(&mut self, line: &str) {
+    pub async fn tell(&mut self, line: &str) {
         let line = format!("{line}\n");
         self.stdin
             .write_all(line.as_bytes())
             .await
             .expect("it reads");
+    }
+}
+
+impl Peer {
+    /// Tells it that there is no more to do, and waits for its end.
+    pub async fn ends(mut self) {
+        drop(self.stdin);
+        let end = within_guard("the end of the peer", self.child.wait()).await;
+        assert!(end.expect("it is our child").success());
     }
 }
 
@@ -178,6 +200,25 @@ async fn refuses_messages_of(language: Language) {
     assert_eq!(hop.disconnected().await.number("code"), 1003);
 }
 
+async fn echoes_messages_of(language: Language) {
+    let hop = Hop::quiet(&["--accept-publish"]).await;
+    let mut client = Peer::start(language, "client", &[&hop.url]);
+    client.says().await;
+    client.says().await;
+    client.tell("a message").await;
+    assert_same(&[client.event().await], &[Message::text("a message")]);
+}
+
+#[tokio::test]
+async fn a_client_of_python_publishes() {
+    echoes_messages_of(Language::Python).await;
+}
+
+#[tokio::test]
+async fn a_client_of_node_publishes() {
+    echoes_messages_of(Language::Node).await;
+}
+
 #[tokio::test]
 async fn a_server_of_python_is_consumed() {
     consumes_from(Language::Python).await;
@@ -206,68 +247,4 @@ async fn a_client_of_python_is_refused_in_a_way_it_understands() {
 #[tokio::test]
 async fn a_client_of_node_is_refused_in_a_way_it_understands() {
     refuses_messages_of(Language::Node).await;
-}
-
-/// Runs curl; what it prints is the answer, head and body.
-async fn curl(args: &[&str]) -> String {
-    let mut command = Command::new("curl");
-    let common = [
-        "--silent",
-        "--show-error",
-        "--include",
-        "--max-time",
-        "60",
-        "--noproxy",
-        "*",
-    ];
-    let running = command.args(common).args(args).output();
-    let output = within_guard("curl's end", running).await;
-    let output = output.expect("curl is installed (scripts/test does that)");
-    String::from_utf8(output.stdout).expect("it is text")
-}
-
-#[tokio::test]
-async fn curl_is_told_what_is_wrong_in_plain_text() {
-    let hop = Hop::quiet(&[]).await;
-    let url = |path: &str| format!("http://{}{path}", hop.address);
-    let (events, other) = (url("/events"), url("/other"));
-    for (args, head, header, text) in [
-        (
-            &[events.as_str()][..],
-            "HTTP/1.1 426 ",
-            "sec-websocket-version: 13\r\n",
-            "WebSocket client",
-        ),
-        (
-            &["--http1.0", &events],
-            "HTTP/1.0 426 ",
-            "content-type: text/plain",
-            "WebSocket client",
-        ),
-        (
-            &[&other],
-            "HTTP/1.1 404 ",
-            "content-type: text/plain",
-            "no stream at this path",
-        ),
-        (
-            &["--data", "an event", &events],
-            "HTTP/1.1 405 ",
-            "allow: GET\r\n",
-            "only GET",
-        ),
-        (&["--head", &events], "HTTP/1.1 405 ", "allow: GET\r\n", ""),
-        (
-            &["--header", "Host:", &events],
-            "HTTP/1.1 400 ",
-            "content-type: text/plain",
-            "Host",
-        ),
-    ] {
-        let answer = curl(args).await;
-        assert!(answer.starts_with(head), "{args:?}: {answer}");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        assert!(format!("{head}\r\n").contains(header), "{args:?}: {answer}");
-        assert!(body.contains(text), "{args:?}: {answer}");
-    }
 }

@@ -96,7 +96,7 @@ async fn no_secret_is_in_what_a_failing_tail_says() {
 async fn no_secret_is_in_a_usage_error() {
     let header = "Authorization: Bearer b3arer";
     for args in [
-        &["--consume", "http://me:pa55word@a/?t0ken"][..],
+        &["--consume", "ftp://me:pa55word@a/?t0ken"][..],
         &["--consume", "me:pa55word@a/"],
         &["--consume", "/feed?t0ken"],
         &["--consume", "ws://me:pa55word@a:65536/?t0ken"],
@@ -104,7 +104,7 @@ async fn no_secret_is_in_a_usage_error() {
             "--consume",
             "ws://a",
             "--consume",
-            "http://a?t0ken",
+            "ftp://a?t0ken",
             "--consume-header",
             header,
         ],
@@ -134,7 +134,7 @@ async fn no_secret_is_in_a_usage_error() {
             "--produce-rate",
             "1",
         ],
-        &["tail", "http://me:pa55word@a/?t0ken"],
+        &["tail", "ftp://me:pa55word@a/?t0ken"],
         &["tail", "me:pa55word@a/?t0ken"],
         &["tail", "ws://me:pa55word@a/?t0ken", "--count", "0"],
         &[

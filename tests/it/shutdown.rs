@@ -46,7 +46,7 @@ async fn it_stops_with_nobody_connected_and_nobody_upstream() {
         hop.stops_well().await;
     }
     let mut hop = Hop::quiet(&[]).await;
-    hop.logged("upstream lost").await;
+    hop.logged("cannot reach upstream, trying again").await;
     hop.signal(Signal::TERM);
     hop.stops_well().await;
 }

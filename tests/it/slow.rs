@@ -1,24 +1,13 @@
 //! Subscribers that do not keep up: they cost nobody else anything, and are told when history has passed them by.
 
-use std::fs;
-
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::client::Client;
 use crate::harness::events::{assert_same, bytes};
 use crate::harness::frame::{FIN, PING, PONG, masked};
+use crate::harness::kernel::more_than_kernel_buffers;
 use crate::harness::upstream::Link;
 use crate::harness::wsevent::Hop;
-
-/// More than the kernel keeps for a socket that is not read.
-fn more_than_kernel_buffers() -> usize {
-    let limits = fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").unwrap_or_default();
-    let most = limits
-        .split_whitespace()
-        .last()
-        .and_then(|most| most.parse().ok());
-    most.unwrap_or(4 << 20) * 3 / 2 + (1 << 20)
-}
 
 /// A hop with a short history, its feed, and a subscriber that takes next to nothing unless it reads.
 async fn hop_with_slow_subscriber(args: &[&str]) -> (Link, Hop, Client) {

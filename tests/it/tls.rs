@@ -1,4 +1,4 @@
-//! `wss://` upstreams: certificates are verified, and a private CA can be added.
+//! `wss://` and `https://` upstreams: certificates are verified, and a private CA can be added.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::events::{all_sorts, assert_same};
+use crate::harness::http::{EVENT_STREAM, Request};
 use crate::harness::upstream::{Link, Upstream};
 use crate::harness::within_guard;
 use crate::harness::wsevent::{Hop, Tail, output};
@@ -73,6 +74,17 @@ impl Private {
         Link::accept(socket.expect("a good TLS handshake")).await
     }
 
+    fn https_url(&self, host: &str) -> String {
+        self.url(host).replace("wss://", "https://")
+    }
+
+    /// The next connection and its request.
+    async fn asked(&self) -> Request<TlsStream<TcpStream>> {
+        let accepting = self.acceptor.accept(self.upstream.accept_socket().await);
+        let socket = within_guard("a TLS handshake", accepting).await;
+        Request::read(socket.expect("a good TLS handshake")).await
+    }
+
     /// The next connection, whose TLS handshake must fail.
     async fn refused(&self) {
         let accepting = self.acceptor.accept(self.upstream.accept_socket().await);
@@ -120,14 +132,65 @@ async fn a_tail_trusts_a_private_ca_too() {
     tail.ends_with(0).await;
 }
 
+#[tokio::test]
+async fn an_event_stream_over_tls_is_read() {
+    for host in ["localhost", "127.0.0.1"] {
+        let private = Private::new(&[host]);
+        let url = private.https_url(host);
+        let hop = Hop::start(&["--consume", &url, "--consume-ca", private.ca()]).await;
+        let mut subscriber = hop.subscribe().await;
+        let mut request = private.asked().await;
+        request.send(EVENT_STREAM).await;
+        request.send("data: an event\n\n").await;
+        assert_eq!(subscriber.message().await, Message::text("an event"));
+        let connected = hop.logged("upstream connected").await;
+        assert_eq!(connected.field("url"), url);
+    }
+}
+
+#[tokio::test]
+async fn an_event_stream_with_an_unknown_ca_is_not_trusted() {
+    let private = Private::new(&["localhost"]);
+    let hop = Hop::start(&["--consume", &private.https_url("localhost")]).await;
+    private.refused().await;
+    let lost = hop.logged("cannot reach upstream, trying again").await;
+    assert!(
+        lost.field("reason").contains("UnknownIssuer"),
+        "{}",
+        lost.text
+    );
+}
+
+#[tokio::test]
+async fn a_redirect_may_lead_to_tls_but_not_away_from_it() {
+    let (private, plain) = (Private::new(&["localhost"]), Upstream::new());
+    let url = plain.http_url();
+    let hop = Hop::start(&["--consume", &url, "--consume-ca", private.ca()]).await;
+    let to = private.https_url("localhost");
+    plain.asked().await.redirect(302, &to).await;
+    let mut request = private.asked().await;
+    request.send(EVENT_STREAM).await;
+    hop.logged("upstream connected").await;
+
+    let args = ["--consume", &to, "--consume-ca", private.ca()];
+    let hop = Hop::start(&args).await;
+    private.asked().await.redirect(302, &url).await;
+    let lost = hop.logged("cannot reach upstream, trying again").await;
+    assert!(
+        lost.field("reason").contains("from https:// to"),
+        "{}",
+        lost.text
+    );
+}
+
 /// Lets a hop try twice, which must fail, and returns the reason in its log.
 async fn distrusted(private: &Private, args: &[&str]) -> String {
     let url = private.url("localhost");
     let hop = Hop::start(&[&["--consume", &url], args].concat()).await;
     private.refused().await;
     private.refused().await;
-    let lost = hop.logged("upstream lost").await;
-    assert_eq!(hop.count("upstream lost"), 1);
+    let lost = hop.logged("cannot reach upstream, trying again").await;
+    assert_eq!(hop.count("cannot reach upstream, trying again"), 1);
     assert_eq!(hop.count("upstream connected"), 0);
     assert_eq!(lost.field("url"), url);
     lost.field("reason")
@@ -167,14 +230,14 @@ async fn tls_and_plain_do_not_mix() {
     let hop = Hop::start(&["--consume", &url]).await;
     // It gets the beginning of a TLS handshake, which is no HTTP.
     drop(plain.accept_socket().await);
-    hop.logged("upstream lost").await;
+    hop.logged("cannot reach upstream, trying again").await;
     plain.accept_socket().await;
 
     let private = Private::new(&["localhost"]);
     let url = private.upstream.url();
     let hop = Hop::start(&["--consume", &url]).await;
     private.refused().await;
-    hop.logged("upstream lost").await;
+    hop.logged("cannot reach upstream, trying again").await;
     private.refused().await;
 }
 

@@ -19,7 +19,7 @@ async fn an_upstream_that_is_away_at_start_is_found_when_it_comes() {
     let mut upstream = Upstream::away();
     let hop = Hop::start(&["--consume", &upstream.url()]).await;
     let mut subscriber = hop.subscribe().await;
-    let lost = hop.logged("upstream lost").await;
+    let lost = hop.logged("cannot reach upstream, trying again").await;
     assert_eq!(lost.field("url"), upstream.url());
     assert!(lost.field("reason").contains("refused"), "{}", lost.text);
     upstream.come_back();
@@ -128,7 +128,7 @@ async fn an_upstream_that_refuses_is_asked_again() {
         "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
     )
     .await;
-    let lost = hop.logged("upstream lost").await;
+    let lost = hop.logged("cannot reach upstream, trying again").await;
     assert!(lost.field("reason").contains("404"), "{}", lost.text);
     refuse(
         &upstream,
@@ -139,7 +139,7 @@ async fn an_upstream_that_refuses_is_asked_again() {
     link.send(Message::text("at last")).await;
     assert_eq!(subscriber.message().await, Message::text("at last"));
     hop.logged("upstream connected").await;
-    assert_eq!(hop.count("upstream lost"), 1);
+    assert_eq!(hop.count("cannot reach upstream, trying again"), 1);
     assert_eq!(hop.count("upstream connected"), 1);
 }
 
@@ -158,7 +158,7 @@ async fn whatever_an_upstream_answers_it_is_asked_again() {
         let upstream = Upstream::new();
         let hop = Hop::start(&["--consume", &upstream.url()]).await;
         refuse(&upstream, answer).await;
-        hop.logged("upstream lost").await;
+        hop.logged("cannot reach upstream, trying again").await;
         upstream.accept().await;
         hop.logged("upstream connected").await;
     }

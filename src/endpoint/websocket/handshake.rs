@@ -23,25 +23,18 @@ pub struct Refusal {
 
 impl Refusal {
     /// What the client should try instead, as a header (RFC 6455, section 4.4; RFC 9110, section 15.5.22).
-    pub fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        if self.status == StatusCode::UPGRADE_REQUIRED {
-            headers.insert(
-                header::SEC_WEBSOCKET_VERSION,
-                HeaderValue::from_static(VERSION),
-            );
-            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    pub fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        match self.status {
+            StatusCode::UPGRADE_REQUIRED => vec![
+                (
+                    header::SEC_WEBSOCKET_VERSION,
+                    HeaderValue::from_static(VERSION),
+                ),
+                (header::UPGRADE, HeaderValue::from_static("websocket")),
+                (header::CONNECTION, HeaderValue::from_static("Upgrade")),
+            ],
+            _ => vec![],
         }
-        headers
-    }
-}
-
-/// The refusal of a request that is no handshake at all.
-pub fn needed() -> Refusal {
-    Refusal {
-        status: StatusCode::UPGRADE_REQUIRED,
-        reason: "this path is an event stream over WebSocket: connect with a WebSocket client",
     }
 }
 
@@ -49,6 +42,16 @@ pub fn needed() -> Refusal {
 pub fn is_meant(request: &Parts) -> bool {
     has_token(&request.headers, header::UPGRADE, "websocket")
         || request.headers.contains_key(header::SEC_WEBSOCKET_KEY)
+}
+
+/// Whether the client offers this subprotocol (RFC 6455, section 4.2.2).
+pub fn offers(request: &Parts, subprotocol: &str) -> bool {
+    // Tokens are compared whole; that their case does not count here makes no difference, as nobody else has this name.
+    has_token(
+        &request.headers,
+        header::SEC_WEBSOCKET_PROTOCOL,
+        subprotocol,
+    )
 }
 
 /// Checks a handshake; the answer is the value of `Sec-WebSocket-Accept`.

@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
+use crate::event::{Kind, Payload};
 use crate::wire::websocket::{HeaderCheck, MAX_CONTROL_PAYLOAD, is_whole_control_frames};
 
 /// A small buffer to begin with: clients send little.
@@ -43,6 +44,29 @@ pub enum End {
     },
 }
 
+/// Whoever speaks where he may only listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unheard {
+    /// Nobody is heard here.
+    Nobody,
+    /// A page of another origin is not, though others are.
+    Page,
+}
+
+impl Unheard {
+    /// Why a page of another origin may not publish, and what to do.
+    pub const PAGE: &str =
+        "this page may not publish here: start wsevent with --allow-origin and the page's origin";
+
+    /// What a message of his is answered with (RFC 6455, section 7.4.1).
+    fn end(self) -> End {
+        match self {
+            Self::Nobody => violation(CloseCode::Unsupported, "this path takes no messages"),
+            Self::Page => violation(CloseCode::Policy, Self::PAGE),
+        }
+    }
+}
+
 impl Input {
     /// A parser that refuses messages above `max_message_size` bytes.
     pub fn new(max_message_size: usize) -> Self {
@@ -53,8 +77,14 @@ impl Input {
     }
 
     /// Takes in what has been read from the socket. Encoded replies (pongs, the answer to a Close) are added to
-    /// `replies`; with [`End::Violation`] they are worth nothing.
-    pub fn take(&mut self, bytes: &[u8], replies: &mut Vec<u8>) -> Result<(), End> {
+    /// `replies`; with [`End::Violation`] they are worth nothing. Messages go to `publish`, in order; from those who
+    /// are unheard they are a violation.
+    pub fn take(
+        &mut self,
+        bytes: &[u8],
+        replies: &mut Vec<u8>,
+        mut publish: Result<impl FnMut(Payload), Unheard>,
+    ) -> Result<(), End> {
         let max_message_size = self.max_message_size;
         let mut parser = self.parser.take().unwrap_or_else(|| {
             let config = WebSocketConfig::default()
@@ -83,12 +113,12 @@ impl Input {
                     closed =
                         Some(frame.map_or(u16::from(CloseCode::Status), |frame| frame.code.into()));
                 }
-                Ok(_) => {
-                    break Err(violation(
-                        CloseCode::Unsupported,
-                        "this path takes no messages",
-                    ));
-                }
+                Ok(message) => match (&mut publish, payload(message)) {
+                    (Ok(publish), Some(payload)) => publish(payload),
+                    (Err(unheard), _) => break Err(unheard.end()),
+                    // There is no other kind of message.
+                    (Ok(_), None) => break Err(Unheard::Nobody.end()),
+                },
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     break wrong.map_or(Ok(()), |wrong| Err(violation(CloseCode::Protocol, wrong)));
                 }
@@ -104,6 +134,15 @@ impl Input {
             }
         }
     }
+}
+
+fn payload(message: Message) -> Option<Payload> {
+    let (kind, bytes) = match message {
+        Message::Text(text) => (Kind::Text, text.into()),
+        Message::Binary(bytes) => (Kind::Binary, bytes),
+        _ => return None,
+    };
+    Some(Payload { kind, bytes })
 }
 
 fn violation(code: CloseCode, reason: &'static str) -> End {
@@ -163,6 +202,7 @@ mod tests {
     use super::*;
 
     const MAX: usize = 1_000;
+    const NOBODY: Result<fn(Payload), Unheard> = Err(Unheard::Nobody);
 
     /// A client frame; the mask is zero, so the payload stands as it is.
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -184,7 +224,7 @@ mod tests {
         let mut input = Input::new(MAX);
         let mut replies = vec![];
         for piece in bytes.chunks(step) {
-            if let Err(end) = input.take(piece, &mut replies) {
+            if let Err(end) = input.take(piece, &mut replies, NOBODY) {
                 return (replies, Err(end));
             }
         }
@@ -219,10 +259,12 @@ mod tests {
     fn nothing_is_kept_after_whole_control_frames() {
         let mut input = Input::new(MAX);
         let ping = frame(0x89, b"ping");
-        input.take(&ping, &mut vec![]).expect("a ping is welcome");
+        input
+            .take(&ping, &mut vec![], NOBODY)
+            .expect("a ping is welcome");
         assert!(input.parser.is_none());
         input
-            .take(&ping[..5], &mut vec![])
+            .take(&ping[..5], &mut vec![], NOBODY)
             .expect("half a ping too");
         assert!(input.parser.is_some());
     }
@@ -267,6 +309,26 @@ mod tests {
         assert_eq!(code_of(&continuation_of_nothing), 1002);
         let close_of_one_byte = frame(0x88, b"x");
         assert_eq!(code_of(&close_of_one_byte), 1002);
+    }
+
+    #[test]
+    fn messages_are_taken_where_they_are_wanted() {
+        let bytes = [
+            frame(0x81, "é".as_bytes()),
+            frame(0x89, b"ping"),
+            frame(0x02, b"two "),
+            frame(0x80, b"halves"),
+        ]
+        .concat();
+        for step in 1..=bytes.len() {
+            let (mut input, mut replies, mut taken) = (Input::new(MAX), vec![], vec![]);
+            for piece in bytes.chunks(step) {
+                let take = |payload| taken.push(payload);
+                assert_eq!(input.take(piece, &mut replies, Ok(take)), Ok(()));
+            }
+            let expected = [Payload::text("é"), Payload::binary(&b"two halves"[..])];
+            assert_eq!((&taken[..], &replies[2..]), (&expected[..], &b"ping"[..]));
+        }
     }
 
     #[test]

@@ -69,8 +69,9 @@ impl ChunkWriter {
         &self.chunk
     }
 
-    /// Writes one frame behind the published part and publishes it; false, and nothing changed, if it does not fit.
-    pub fn append(&mut self, frame: [&[u8]; 2]) -> bool {
+    /// Writes one frame behind the published part and publishes it; false, and nothing changed, if it does not fit. `events` is
+    /// how many events it counts for: a notice belongs to the event behind it.
+    pub fn append(&mut self, frame: [&[u8]; 2], events: u64) -> bool {
         let mut published = self.chunk.load();
         let len: usize = frame.iter().map(|part| part.len()).sum();
         if len > self.chunk.bytes.len() - published.len || published.frames == Published::MAX_FRAMES
@@ -82,7 +83,7 @@ impl ChunkWriter {
             unsafe { self.chunk.write(published.len, part) };
             published.len += part.len();
         }
-        published.frames += 1;
+        published.frames += events;
         self.chunk.publish(published);
         true
     }
@@ -239,9 +240,9 @@ mod loom_tests {
             let mut filling = Chunk::create(start, 4);
             let chunk = filling.chunk().clone();
             let writer = loom::thread::spawn(move || {
-                assert!(filling.append([&[1], &[2]]));
-                assert!(filling.append([&[3], &[]]));
-                assert!(!filling.append([&[4], &[5]]));
+                assert!(filling.append([&[1], &[2]], 1));
+                assert!(filling.append([&[3], &[]], 1));
+                assert!(!filling.append([&[4], &[5]], 1));
                 filling.seal();
             });
             let mut cursor = start;

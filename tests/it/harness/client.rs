@@ -1,5 +1,7 @@
 //! A client that writes what a test wants, wrong or right, and reads strictly.
 
+pub mod body;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -160,12 +162,35 @@ impl Client {
 
     /// The next answer's head, unless the connection ends instead.
     pub async fn try_head(&mut self) -> Option<Head> {
+        let head = self.until(b"\r\n\r\n").await?;
+        Some(Head::parse(&String::from_utf8_lossy(&head)))
+    }
+
+    /// So many bytes, as the body of an answer.
+    pub async fn body(&mut self, head: &Head) -> String {
+        let len = head.header("content-length").parse().expect("a length");
+        String::from_utf8(self.bytes(len).await).expect("the body is text")
+    }
+
+    /// So many bytes.
+    pub async fn bytes(&mut self, len: usize) -> Vec<u8> {
+        while self.buffer.len() - self.taken < len {
+            assert!(self.fill().await, "it is not all there");
+        }
+        let bytes = self.buffer[self.taken..][..len].to_vec();
+        self.taken += len;
+        bytes
+    }
+
+    /// What comes before this delimiter, which is taken too; none if the connection ends first.
+    async fn until(&mut self, delimiter: &[u8]) -> Option<Vec<u8>> {
         loop {
             let rest = &self.buffer[self.taken..];
-            if let Some(end) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
-                let head = String::from_utf8_lossy(&rest[..end]).into_owned();
-                self.taken += end + 4;
-                return Some(Head::parse(&head));
+            let mut windows = rest.windows(delimiter.len());
+            if let Some(end) = windows.position(|window| window == delimiter) {
+                let found = rest[..end].to_vec();
+                self.taken += end + delimiter.len();
+                return Some(found);
             }
             if !self.fill().await {
                 return None;
@@ -173,15 +198,43 @@ impl Client {
         }
     }
 
-    /// So many bytes, as the body of an answer.
-    pub async fn body(&mut self, head: &Head) -> String {
-        let len = head.header("content-length").parse().expect("a length");
-        while self.buffer.len() - self.taken < len {
-            assert!(self.fill().await, "the body is not all there");
+    /// Has a request answered first, so that the connection is not a new one any more.
+    pub async fn used(mut self) -> Self {
+        self.get("/", &[]).await;
+        self
+    }
+
+    /// Asks for something that has an end.
+    pub async fn get(&mut self, target: &str, headers: &[(&str, &str)]) -> (Head, String) {
+        let headers = [&[("Host", "localhost")], headers].concat();
+        let line = format!("GET {target} HTTP/1.1");
+        self.send(request(&line, &headers)).await;
+        let head = self.head().await;
+        let body = self.body(&head).await;
+        (head, body)
+    }
+
+    /// The next line of an endless body, without its end. The head of a chunk (RFC 9112, section 7.1) is one as well.
+    pub async fn line(&mut self) -> String {
+        loop {
+            let rest = &self.buffer[self.taken..];
+            if let Some(end) = memchr::memchr(b'\n', rest) {
+                let line = String::from_utf8(rest[..end].to_vec()).expect("lines are UTF-8");
+                self.taken += end + 1;
+                return line;
+            }
+            assert!(self.fill().await, "the body has ended");
         }
-        let body = self.buffer[self.taken..][..len].to_vec();
-        self.taken += len;
-        String::from_utf8(body).expect("the body is text")
+    }
+
+    /// The next line with this text in it.
+    pub async fn line_with(&mut self, text: &str) -> String {
+        loop {
+            let line = self.line().await;
+            if line.contains(text) {
+                return line;
+            }
+        }
     }
 
     /// The next frame; none at the end of the connection, which must not be in the middle of one.

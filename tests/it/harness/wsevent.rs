@@ -62,6 +62,14 @@ impl Process {
         kill_process(pid, signal).expect("it is our child");
     }
 
+    /// How much memory it has, in bytes (proc(5)).
+    pub fn resident(&self) -> usize {
+        let id = self.child.id().expect("it has not been waited for");
+        let sizes = std::fs::read_to_string(format!("/proc/{id}/statm")).expect("it runs");
+        let pages = sizes.split(' ').nth(1).expect("a second number");
+        pages.parse::<usize>().expect("a number") * rustix::param::page_size()
+    }
+
     /// Waits for its end, and for the end of its log.
     pub async fn exit(&mut self) -> ExitStatus {
         let status = within_guard("the exit of wsevent", self.child.wait()).await;
@@ -233,6 +241,21 @@ impl Hop {
             .await
             .upgraded("/events")
             .await
+    }
+
+    /// The list of streams, as `GET /` tells it.
+    pub async fn index(&self) -> serde_json::Value {
+        let mut client = Client::connect(self.address).await;
+        let (head, body) = client.get("/", &[]).await;
+        assert_eq!(head.status, 200, "{head:?}");
+        serde_json::from_str(&body).expect("the list is JSON")
+    }
+
+    /// The id of an event that got it here.
+    pub async fn id(&self, seq: u64) -> String {
+        let index = self.index().await;
+        let instance = index["instance"].as_str().expect("it has a name");
+        format!("{instance}-{seq}")
     }
 
     /// Waits for the line about the first subscriber that has left.

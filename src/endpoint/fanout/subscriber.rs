@@ -1,4 +1,5 @@
-//! A subscriber's own task: reads what the client sends, and writes while the client is behind or the connection ends.
+//! A subscriber's own task: reads what the client sends, tells the driver when a socket that was full has room again, and
+//! writes when the connection ends.
 //!
 //! It sleeps until the socket is readable, or until [`Connection::task`] is woken. As it holds little more than two
 //! pointers while it sleeps, ten thousand of them are cheap.
@@ -18,7 +19,8 @@ use tokio::time::{Sleep, sleep};
 
 use super::connection::{Connection, Mode, Progress};
 use super::driver::Shard;
-use super::input::{End, Input};
+use crate::endpoint::websocket::input::{End, Input, Unheard};
+use crate::event::Labels;
 
 /// How long a client may take to get its Close frame and to answer it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,6 +33,8 @@ pub struct Subscriber {
     connection: Arc<Connection>,
     shard: Arc<Shard>,
     input: Input,
+    /// With which labels the client may publish, if it may.
+    publish: Result<Box<Labels>, Unheard>,
     /// What the client sends is thrown away: it has sent what it must not, or its Close frame can no longer matter.
     deaf: bool,
     /// The client will send no more.
@@ -71,18 +75,29 @@ impl Future for Subscriber {
 impl Drop for Subscriber {
     fn drop(&mut self) {
         self.shard.leave(self.connection.clone());
-        self.connection.log_end(self.shard.path());
+        let audience = self.shard.audience();
+        audience.leave();
+        self.connection.log_end(audience);
     }
 }
 
 impl Subscriber {
-    /// The task for a connection that has joined `shard`. `early` is what the client has already sent.
-    pub fn new(connection: Arc<Connection>, shard: Arc<Shard>, input: Input, early: &[u8]) -> Self {
+    /// The task for a connection that has joined `shard` and is counted in its audience. `early` is what the client has already sent.
+    pub fn new(
+        connection: Arc<Connection>,
+        shard: Arc<Shard>,
+        input: Input,
+        publish: Result<Box<Labels>, Unheard>,
+        early: &[u8],
+    ) -> Self {
+        // Behind a request whose answer has no end, nothing can be asked.
+        let deaf = shard.audience().format.is_body();
         let mut subscriber = Self {
             connection,
             shard,
             input,
-            deaf: false,
+            publish,
+            deaf,
             ended: false,
             closing: Closing::NotYet,
         };
@@ -125,7 +140,18 @@ impl Subscriber {
             return ControlFlow::Continue(());
         }
         let mut replies = Vec::new();
-        let result = self.input.take(bytes, &mut replies);
+        let log = &self.shard.audience().log;
+        let result = match &self.publish {
+            Ok(labels) => {
+                let append = |payload| {
+                    log.append(labels.event(payload));
+                };
+                self.input.take(bytes, &mut replies, Ok(append))
+            }
+            Err(unheard) => self
+                .input
+                .take(bytes, &mut replies, Err::<fn(_), _>(*unheard)),
+        };
         let mut writer = self.connection.lock();
         match result {
             Ok(()) if replies.is_empty() => {}
@@ -138,10 +164,14 @@ impl Subscriber {
                 self.deaf = true;
                 writer.end_has_answer();
             }
-            Err(End::Closed { code }) => writer.end_by_client(code, replies),
+            Err(End::Closed { code }) => {
+                // What comes behind a Close frame means nothing (RFC 6455, section 5.5.1).
+                self.deaf = true;
+                writer.end_by_client(code, replies);
+            }
             Err(End::Violation { code, reason }) => {
                 self.deaf = true;
-                writer.end(code, reason);
+                writer.end(self.shard.audience().format, code, reason);
             }
         }
         ControlFlow::Continue(())
@@ -167,20 +197,17 @@ impl Subscriber {
                     Poll::Pending => break,
                 }
             }
-            let sent = writer.sent();
-            let progress = connection.write(&mut writer, &mut chunk);
-            if writer.mode == Mode::Parked && writer.sent() > sent {
-                // It takes what it is sent, so it lives, though a ping may be stuck behind what is on its way.
+            if writer.mode == Mode::Parked && !writer.is_ending() {
+                // It has taken what it was sent, so it lives, though a ping may be stuck behind what is on its way. How much
+                // more it gets, and when, is for the driver to say: that knows who else is waiting.
                 connection.set_heard(self.shard.tick());
+                writer.mode = Mode::Driven;
+                drop(writer);
+                self.shard.unpark(connection.clone());
+                break;
             }
-            match progress {
-                Progress::CaughtUp if writer.mode == Mode::Parked => {
-                    writer.mode = Mode::Driven;
-                    drop(writer);
-                    self.shard.unpark(connection.clone());
-                    break;
-                }
-                Progress::CaughtUp => break,
+            match connection.write(&mut writer, &mut chunk, self.shard.audience()) {
+                Progress::CaughtUp | Progress::Behind => break,
                 Progress::Blocked => writer.mode = Mode::Parked,
                 Progress::Closed if writer.is_ending_by_client() => return ControlFlow::Break(()),
                 Progress::Closed => {

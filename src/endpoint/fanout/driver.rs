@@ -5,9 +5,13 @@
 //! task switch per subscriber, only the system call. A socket that would block is *parked*: its own task goes on with
 //! it and gives it back once it has caught up.
 //!
+//! Who comes back and is far behind would be written for a long time before its socket blocks. Such subscribers wait in a
+//! queue, and each gets a part of what it has missed in turn, while there is no new event for those who are caught up.
+//!
 //! Only the driver changes its two lists. Everybody else puts a command into the shard's inbox, so nobody ever waits
 //! for a walk.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,9 +23,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Audience;
 use super::connection::{Connection, Mode, Progress, Slot};
 use crate::stream::tape::{Chunk, TapeReader};
-use crate::wire;
 
 /// A shard's clock ticks this often in a ping interval: how exactly pings and silence are timed.
 const TICKS_PER_PING: u32 = 8;
@@ -35,7 +39,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
 /// A share of an endpoint's subscribers, as everybody but its driver sees it.
 pub struct Shard {
-    path: Arc<str>,
+    audience: Arc<Audience>,
     inbox: Mutex<Inbox>,
     wake: Notify,
     /// Counts up [`TICKS_PER_PING`] times in a ping interval while there are subscribers.
@@ -60,28 +64,24 @@ enum Command {
 }
 
 impl Shard {
-    /// A shard of the endpoint at `path`, without subscribers. Its driver runs while it has some.
-    pub fn new(
-        path: Arc<str>,
-        ping_interval: Duration,
-        tasks: TaskTracker,
-        stop: CancellationToken,
-    ) -> Arc<Self> {
+    /// A share of an audience, without subscribers. Its driver runs while it has some.
+    pub fn new(audience: Arc<Audience>, tasks: TaskTracker, stop: CancellationToken) -> Arc<Self> {
+        let tick_length = audience.heartbeat_interval / TICKS_PER_PING;
         Arc::new(Self {
-            path,
+            audience,
             inbox: Mutex::default(),
             wake: Notify::new(),
             tick: AtomicU32::new(0),
-            tick_length: (ping_interval / TICKS_PER_PING).max(Duration::from_millis(1)),
+            tick_length: tick_length.max(Duration::from_millis(1)),
             stopping: AtomicBool::new(false),
             tasks,
             stop,
         })
     }
 
-    /// Where the stream is served.
-    pub fn path(&self) -> &str {
-        &self.path
+    /// What it is a share of.
+    pub fn audience(&self) -> &Audience {
+        &self.audience
     }
 
     /// The shard's clock.
@@ -131,8 +131,10 @@ struct Driver {
     clock: Interval,
     /// Caught-up subscribers.
     driven: Vec<Arc<Connection>>,
-    /// Those whose own tasks write.
+    /// Those whose own tasks write, and those that are behind.
     parked: Vec<Arc<Connection>>,
+    /// Those that are behind though their sockets take what there is, in turns. Some may have blocked or left since.
+    behind: VecDeque<Arc<Connection>>,
     /// The oldest position on the tape when the parked ones were last compared with it.
     oldest: u64,
     /// Since other tasks last had their turn.
@@ -146,13 +148,14 @@ impl Driver {
         let mut clock = interval(shard.tick_length);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            oldest: tape.oldest(),
+            oldest: tape.oldest().position,
             shard,
             tape,
             head,
             clock,
             driven: Vec::new(),
             parked: Vec::new(),
+            behind: VecDeque::new(),
             writes: 0,
             chunk: None,
         }
@@ -171,10 +174,14 @@ impl Driver {
                     log_lives = changed.is_ok();
                     let start = Instant::now();
                     self.walk().await;
+                    let walk = start.elapsed();
+                    self.catch_up_for(walk);
                     self.end_passed();
-                    self.gather(start.elapsed()).await;
+                    self.gather(walk).await;
                 }
                 () = self.shard.wake.notified() => {}
+                // Others run first: they may bring events.
+                () = tokio::task::yield_now(), if !self.behind.is_empty() => self.catch_up(),
             }
         }
     }
@@ -194,7 +201,7 @@ impl Driver {
             for command in commands {
                 match command {
                     Command::Join(connection) => self.join(connection),
-                    Command::Unpark(connection) => self.unpark(connection),
+                    Command::Unpark(connection) => self.enqueue(connection),
                     Command::Leave(connection) => drop(self.remove(&connection)),
                 }
             }
@@ -203,22 +210,58 @@ impl Driver {
 
     fn join(&mut self, connection: Arc<Connection>) {
         if self.shard.stopping.load(Ordering::Relaxed) {
-            end(&connection, CloseCode::Away, STOPPING);
+            self.end(&connection);
         }
         let index = self.insert(connection, Mode::Driven);
         // Events may have come since it subscribed.
         self.write(index);
     }
 
-    fn unpark(&mut self, connection: Arc<Connection>) {
-        // It may have blocked again, or left, before the driver came to see this.
-        let parked = connection
-            .lock()
-            .slot
-            .is_some_and(|slot| slot.mode == Mode::Parked);
-        if parked && let Some(connection) = self.remove(&connection) {
-            let index = self.insert(connection, Mode::Driven);
-            self.write(index);
+    /// It may have blocked or left by the time it has its turn.
+    fn enqueue(&mut self, connection: Arc<Connection>) {
+        if !mem::replace(&mut connection.lock().queued, true) {
+            self.behind.push_back(connection);
+        }
+    }
+
+    /// However fast events come, those that are behind get on: they get as much time as those that are not.
+    fn catch_up_for(&mut self, time: Duration) {
+        let start = Instant::now();
+        while !self.behind.is_empty() {
+            self.catch_up();
+            if start.elapsed() >= time {
+                return;
+            }
+        }
+    }
+
+    /// Gives the first of those that are behind its turn.
+    fn catch_up(&mut self) {
+        let Some(connection) = self.behind.pop_front() else {
+            return;
+        };
+        let mut writer = connection.lock();
+        writer.queued = false;
+        let waits = writer.slot.is_some_and(|slot| slot.mode == Mode::Parked);
+        if !waits || writer.mode != Mode::Driven {
+            return;
+        }
+        let progress = connection.write(&mut writer, &mut self.chunk, &self.shard.audience);
+        match progress {
+            Progress::CaughtUp => {
+                drop(writer);
+                self.remove(&connection);
+                self.insert(connection, Mode::Driven);
+            }
+            Progress::Behind => {
+                drop(writer);
+                self.enqueue(connection);
+            }
+            Progress::Blocked | Progress::Closed | Progress::Broken => {
+                writer.mode = Mode::Parked;
+                drop(writer);
+                connection.task.wake();
+            }
         }
     }
 
@@ -250,29 +293,37 @@ impl Driver {
         let connection = &self.driven[index];
         let mut writer = connection.lock();
         if writer.mode == Mode::Driven {
-            match connection.write(&mut writer, &mut self.chunk) {
+            match connection.write(&mut writer, &mut self.chunk, &self.shard.audience) {
                 Progress::CaughtUp => return true,
+                Progress::Behind => {
+                    if !mem::replace(&mut writer.queued, true) {
+                        self.behind.push_back(connection.clone());
+                    }
+                }
                 Progress::Blocked | Progress::Closed | Progress::Broken => {
                     writer.mode = Mode::Parked
                 }
             }
         }
+        let is_parked = writer.mode == Mode::Parked;
         drop(writer);
         let connection = connection.clone();
         self.remove(&connection);
-        connection.task.wake();
+        if is_parked {
+            connection.task.wake();
+        }
         self.insert(connection, Mode::Parked);
         false
     }
 
-    /// Closes the parked subscribers that history has passed by.
+    /// Sees to the parked subscribers that history has passed by.
     fn end_passed(&mut self) {
-        let oldest = self.tape.oldest();
+        let oldest = self.tape.oldest().position;
         if oldest == mem::replace(&mut self.oldest, oldest) {
             return;
         }
         for connection in &self.parked {
-            if connection.lock().end_if_passed(oldest) {
+            if connection.lock().pass(oldest, &self.shard.audience) {
                 connection.task.wake();
             }
         }
@@ -282,17 +333,26 @@ impl Driver {
     fn keep_alive(&mut self) {
         let now = self.shard.tick.load(Ordering::Relaxed).wrapping_add(1);
         self.shard.tick.store(now, Ordering::Relaxed);
+        let audience = &self.shard.audience;
+        let format = audience.format;
         for connection in self.driven.iter().chain(&self.parked) {
             let mut writer = connection.lock();
             if writer.is_ending() {
                 continue;
             }
-            if now.wrapping_sub(connection.heard()) > 2 * TICKS_PER_PING {
-                writer.end(CloseCode::Error, "silent for two ping intervals");
-            } else if now.wrapping_sub(writer.pinged) >= TICKS_PER_PING && !writer.has_control() {
+            // Of a client that does not speak, that it takes what it is sent is the only sign of life.
+            if format.is_body() && writer.is_clear() {
+                connection.set_heard(now);
+            }
+            if now.wrapping_sub(connection.heard()) > audience.patience() * TICKS_PER_PING {
+                writer.end(format, CloseCode::Error, audience.complaint());
+            } else if now.wrapping_sub(writer.pinged) >= TICKS_PER_PING
+                && !writer.has_control()
+                && !format.heartbeat().is_empty()
+            {
                 // While a pong waits to get out, it is not to be lost to a ping.
                 writer.pinged = now;
-                writer.set_control(&wire::websocket::ping());
+                writer.set_control(format.heartbeat());
             } else {
                 continue;
             }
@@ -305,8 +365,16 @@ impl Driver {
     fn stop(&mut self) {
         self.shard.stopping.store(true, Ordering::Relaxed);
         for connection in self.driven.iter().chain(&self.parked) {
-            end(connection, CloseCode::Away, STOPPING);
+            self.end(connection);
         }
+    }
+
+    fn end(&self, connection: &Connection) {
+        let format = self.shard.audience.format;
+        connection
+            .lock()
+            .end(format, CloseCode::Away, "the server is stopping");
+        connection.task.wake();
     }
 
     fn list(&mut self, mode: Mode) -> &mut Vec<Arc<Connection>> {
@@ -335,11 +403,4 @@ impl Driver {
         }
         Some(removed)
     }
-}
-
-const STOPPING: &str = "the server is stopping";
-
-fn end(connection: &Connection, code: CloseCode, reason: &'static str) {
-    connection.lock().end(code, reason);
-    connection.task.wake();
 }

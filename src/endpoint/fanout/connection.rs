@@ -13,13 +13,17 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::info;
 
+use super::{Audience, Overload};
 use crate::stream::cursor::Cursor;
 use crate::stream::tape::{Chunk, Pending, TapeReader};
-use crate::wire;
+use crate::wire::{self, Format};
 
 /// A subscriber that has fallen out of history in the middle of a frame gets the rest of that frame and a Close, if
 /// the rest is at most this long: a copy of it is all that is kept for it. Otherwise the connection just ends.
 const MAX_KEPT_REST: usize = 16 << 10;
+
+/// A subscriber that is behind is written at most so much, and the rest of a chunk, before others have their turn.
+const LONGEST_TURN: u64 = 64 << 10;
 
 /// A subscriber, as its driver and its own task share it. Idle, it is this and a sleeping task.
 pub struct Connection {
@@ -49,19 +53,23 @@ pub struct Writer {
     pub mode: Mode,
     /// Where the driver holds the connection; only the driver changes it.
     pub slot: Option<Slot>,
+    /// Whether it waits in the driver's queue of those that are behind; only the driver changes it.
+    pub queued: bool,
     /// When the last ping was sent, in ticks of the shard.
     pub pinged: u32,
     /// Set once nothing but the Close frame is to be sent any more.
     ending: Option<Box<Ending>>,
+    /// History has passed by, and it will go on behind what it has missed.
+    passed: bool,
     sent: u64,
 }
 
 /// Whose turn it is to write tape to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Caught up: the shard's driver writes each new event.
+    /// Caught up, or behind and in the driver's queue: the shard's driver writes.
     Driven,
-    /// Behind or closing: its own task writes when the socket can take more.
+    /// Blocked or closing: its own task writes when the socket can take more.
     Parked,
 }
 
@@ -88,6 +96,8 @@ struct Ending {
 pub enum Progress {
     /// All that is published has been written.
     CaughtUp,
+    /// It has had its turn, and there is more for it.
+    Behind,
     /// The socket takes no more for now.
     Blocked,
     /// The Close frame is out.
@@ -97,10 +107,11 @@ pub enum Progress {
 }
 
 impl Connection {
-    /// A connection to `address` that is to get what lies behind `cursor`, and was last heard of at `tick`.
+    /// A connection to `address` that is to get `preface` and then what lies behind `cursor`, and was last heard of at `tick`.
     pub fn new(
         socket: TcpStream,
         address: SocketAddr,
+        preface: Bytes,
         cursor: Cursor,
         tape: TapeReader,
         tick: u32,
@@ -112,12 +123,14 @@ impl Connection {
             tape,
             writer: Mutex::new(Writer {
                 cursor,
-                rest: Bytes::new(),
+                rest: preface,
                 control: Vec::new(),
                 mode: Mode::Driven,
                 slot: None,
+                queued: false,
                 pinged: tick,
                 ending: None,
+                passed: false,
                 sent: 0,
             }),
             heard: AtomicU32::new(tick),
@@ -150,7 +163,13 @@ impl Connection {
     /// subscriber's socket.
     ///
     /// Whatever the progress, what went out is whole frames plus, if there is a rest, the beginning of one more.
-    pub fn write(&self, writer: &mut Writer, chunk: &mut Option<Arc<Chunk>>) -> Progress {
+    pub fn write(
+        &self,
+        writer: &mut Writer,
+        chunk: &mut Option<Arc<Chunk>>,
+        audience: &Audience,
+    ) -> Progress {
+        let before = writer.sent;
         loop {
             while !writer.rest.is_empty() {
                 match self.try_write(&writer.rest) {
@@ -176,7 +195,20 @@ impl Connection {
             }
             match self.tape.pending(writer.cursor, chunk) {
                 Pending::CaughtUp => return Progress::CaughtUp,
-                Pending::Evicted => writer.end(CloseCode::Again, PASSED_BY),
+                Pending::Evicted => match audience.overload() {
+                    Overload::Disconnect => {
+                        writer.end(audience.format, CloseCode::Again, PASSED_BY);
+                    }
+                    Overload::Skip => {
+                        let from = writer.cursor.index;
+                        let (cursor, gap) = audience.log.skip(audience.format, from);
+                        let mut notice = Vec::new();
+                        audience.format.encode_gap(&gap, &mut notice);
+                        writer.cursor = cursor;
+                        writer.passed = false;
+                        writer.rest = notice.into();
+                    }
+                },
                 Pending::Frames { slice, end, last } => match self.try_write(&slice) {
                     Ok(0) => return Progress::Blocked,
                     Ok(taken) if taken == slice.len() => {
@@ -186,10 +218,13 @@ impl Connection {
                         if last {
                             return Progress::CaughtUp;
                         }
+                        if writer.sent - before >= LONGEST_TURN {
+                            return Progress::Behind;
+                        }
                     }
                     Ok(taken) => {
                         let (boundary, frames) =
-                            wire::websocket::boundary_at_or_after(&slice, taken);
+                            audience.format.boundary_at_or_after(&slice, taken);
                         writer.sent += taken as u64;
                         writer.cursor.position += boundary as u64;
                         writer.cursor.index += frames;
@@ -213,15 +248,17 @@ impl Connection {
     }
 
     /// Logs that the connection has ended: how, and what it was sent after the handshake.
-    pub fn log_end(&self, path: &str) {
+    pub fn log_end(&self, audience: &Audience) {
         let writer = self.lock();
         let (code, reason) = match &writer.ending {
             Some(ending) => (ending.code, &*ending.reason),
+            None if audience.format.is_body() => (NO_CLOSE, "closed by the subscriber"),
             None => (NO_CLOSE, "connection lost"),
         };
         info!(
             address = %self.address,
-            path = %path,
+            path = %audience.path,
+            transport = audience.format.name(),
             code,
             reason,
             duration = ?self.joined.elapsed(),
@@ -240,12 +277,17 @@ const NO_CLOSE: u16 = 1006;
 impl Writer {
     /// Asks for a Close frame with this code, after what is already on its way; nothing else follows it. The first
     /// ending stands.
-    pub fn end(&mut self, code: CloseCode, reason: impl Into<Cow<'static, str>>) {
+    ///
+    /// The body of an HTTP answer has no such frame, and just ends.
+    pub fn end(&mut self, format: Format, code: CloseCode, reason: impl Into<Cow<'static, str>>) {
         if self.ending.is_some() {
             return;
         }
         let reason = reason.into();
-        self.control = wire::websocket::close(code, &reason);
+        self.control = match format.is_body() {
+            true => Vec::new(),
+            false => wire::websocket::close(code, &reason),
+        };
         self.ending = Some(Box::new(Ending {
             code: code.into(),
             reason,
@@ -275,15 +317,21 @@ impl Writer {
         }
     }
 
-    /// History has moved on to position `oldest`: a subscriber that stood before it is closed, and keeps no chunk alive.
-    /// Whether that was so.
-    pub fn end_if_passed(&mut self, oldest: u64) -> bool {
-        if self.ending.is_some() || self.cursor.position >= oldest {
+    /// History has moved on to position `oldest`: a subscriber that stood before it keeps no chunk alive, and is closed if
+    /// that is what overload leads to. Whether there is something to do for its task.
+    pub fn pass(&mut self, oldest: u64, audience: &Audience) -> bool {
+        if self.ending.is_some() || self.passed || self.cursor.position >= oldest {
             return false;
         }
         if self.rest.len() <= MAX_KEPT_REST {
             self.rest = Bytes::copy_from_slice(&self.rest);
-            self.end(CloseCode::Again, PASSED_BY);
+            match audience.overload() {
+                Overload::Disconnect => self.end(audience.format, CloseCode::Again, PASSED_BY),
+                Overload::Skip => {
+                    self.passed = true;
+                    return false;
+                }
+            }
         } else {
             // In the middle of a large frame there is no way to say why.
             self.rest = Bytes::new();
@@ -306,9 +354,9 @@ impl Writer {
         }
     }
 
-    /// Bytes written so far.
-    pub fn sent(&self) -> u64 {
-        self.sent
+    /// Whether all that was to be written by now has been.
+    pub fn is_clear(&self) -> bool {
+        self.rest.is_empty() && self.control.is_empty() && self.mode == Mode::Driven
     }
 
     /// Whether control frames wait to be written.

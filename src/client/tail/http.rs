@@ -1,0 +1,59 @@
+//! Printing what comes over HTTP: server-sent events or NDJSON.
+
+use anyhow::Result;
+use tracing::warn;
+
+use super::output::{Output, written};
+use super::{End, warn_of};
+use crate::source::Backoff;
+use crate::source::http::client::Stream;
+use crate::source::http::decode::Item;
+
+impl Output {
+    /// Prints what comes in one answer. `url` is for the log.
+    pub async fn print_stream(
+        &mut self,
+        stream: &mut Stream,
+        backoff: &mut Backoff,
+        url: &str,
+    ) -> Result<End> {
+        loop {
+            match stream.wait().await {
+                Ok(true) => {}
+                Ok(false) => return Ok(End::Closed(anyhow::anyhow!("the stream has ended"))),
+                Err(error) => return Ok(End::Lost(error)),
+            }
+            // What has arrived together goes out together.
+            while let Some(item) = stream.item() {
+                let payload = match item {
+                    Item::Known(event) => event.payload,
+                    Item::New(event) => event.payload,
+                    Item::Gap(gap) => {
+                        warn_of(&gap, url);
+                        continue;
+                    }
+                    Item::Unusable(reason) => {
+                        warn!(url, reason, "event not printed");
+                        continue;
+                    }
+                    Item::Retry(delay) => {
+                        backoff.ask_for(delay);
+                        continue;
+                    }
+                };
+                let printed = self.print(&payload);
+                let full = self.is_full();
+                let flushed = printed.and_then(|()| if full { self.flush() } else { Ok(()) });
+                if let Some(end) = written(flushed)? {
+                    return Ok(end);
+                }
+                if full {
+                    return Ok(End::Done);
+                }
+            }
+            if let Some(end) = written(self.flush())? {
+                return Ok(end);
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Standard output, one event a line.
+
+use std::fmt;
+use std::future;
+use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
+use std::thread;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rustix::event::{PollFd, PollFlags, poll};
+use tokio::sync::oneshot;
+
+use super::End;
+use crate::event::{Kind, Payload};
+
+/// Standard output, and what has been printed there.
+pub struct Output {
+    out: BufWriter<StdoutLock<'static>>,
+    timestamps: bool,
+    /// How many events to print, if that is limited.
+    count: Option<u64>,
+    /// How many have been.
+    printed: u64,
+}
+
+impl Output {
+    /// Nothing has been printed yet.
+    pub fn new(timestamps: bool, count: Option<u64>) -> Self {
+        Self {
+            out: BufWriter::new(io::stdout().lock()),
+            timestamps,
+            count,
+            printed: 0,
+        }
+    }
+
+    /// How many events have been printed.
+    pub fn printed(&self) -> u64 {
+        self.printed
+    }
+
+    /// Whether as many as asked for are out.
+    pub fn is_full(&self) -> bool {
+        self.count == Some(self.printed)
+    }
+
+    /// Writes out what has been printed.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// Prints an event.
+    pub fn print(&mut self, payload: &Payload) -> io::Result<()> {
+        if self.timestamps {
+            write!(self.out, "{} ", Timestamp(SystemTime::now()))?;
+        }
+        match payload.kind {
+            Kind::Text => self.out.write_all(&payload.bytes)?,
+            Kind::Binary => self
+                .out
+                .write_all(BASE64.encode(&payload.bytes).as_bytes())?,
+        }
+        self.out.write_all(b"\n")?;
+        self.printed += 1;
+        Ok(())
+    }
+}
+
+/// A closed output is an end like others, and a quiet one.
+pub fn written(result: io::Result<()>) -> Result<Option<End>> {
+    match result {
+        Ok(()) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Some(End::OutputClosed)),
+        Err(error) => Err(error).context("cannot write to standard output"),
+    }
+}
+
+/// RFC 3339, in UTC, to the microsecond.
+struct Timestamp(SystemTime);
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_rfc3339_micros(self.0).fmt(f)
+    }
+}
+
+/// Resolves when the other end of a pipe that standard output is has been closed, even if there is nothing to print.
+pub async fn output_closed() {
+    let (closed, is_closed) = oneshot::channel();
+    // In a thread that nothing waits for: standard output may be a file, which the runtime cannot watch.
+    thread::spawn(move || {
+        let output = io::stdout();
+        // Nothing is asked for: an error is told without asking.
+        let mut watched = [PollFd::new(&output, PollFlags::empty())];
+        if poll(&mut watched, None).is_ok() {
+            let _ = closed.send(());
+        }
+    });
+    if is_closed.await.is_err() {
+        future::pending().await
+    }
+}

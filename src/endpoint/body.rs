@@ -1,0 +1,207 @@
+//! Streams as bodies of HTTP answers that share their connection with others: HTTP/2, and requests that are not the first
+//! on their connection. hyper does the framing, and each such body is a task's work, so the [fan-out](super::fanout)
+//! is for everybody else.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::fanout::Overload;
+use crate::stream::tape::Pending;
+use crate::stream::{EventLog, Subscription};
+use crate::wire::Format;
+
+/// The body of an answer.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// So much is handed on at a time, in whole events: a copy, so that whoever does not read keeps no part of a tape alive.
+const PIECE: usize = 16 << 10;
+
+/// A body that is all there.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).boxed_unsync()
+}
+
+/// A reader of a stream.
+pub struct Follower {
+    /// The stream.
+    pub log: Arc<EventLog>,
+    /// As what it is read.
+    pub format: Format,
+    /// Where it is served.
+    pub path: Arc<str>,
+    /// What happens when the reader falls out of history.
+    pub overload: Overload,
+    /// How often the reader gets a comment.
+    pub heartbeat: Duration,
+    /// How many readers there are.
+    pub count: Arc<AtomicUsize>,
+    /// Who reads.
+    pub address: SocketAddr,
+    /// Ends the body.
+    pub stop: CancellationToken,
+    /// Notes that the connection takes what it is sent.
+    pub activity: Arc<Activity>,
+    /// What goes out before the first event.
+    pub preface: Bytes,
+    /// Where to begin.
+    pub subscription: Subscription,
+}
+
+/// When a connection last got on.
+#[derive(Debug)]
+pub struct Activity {
+    start: Instant,
+    /// In milliseconds since `start`.
+    last: AtomicUsize,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            last: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Activity {
+    /// It does now.
+    pub fn note(&self) {
+        let millis = self.start.elapsed().as_millis() as usize;
+        self.last.store(millis, Ordering::Relaxed);
+    }
+
+    /// When it last did.
+    pub fn last(&self) -> Instant {
+        let millis = self.last.load(Ordering::Relaxed) as u64;
+        self.start + Duration::from_millis(millis)
+    }
+}
+
+/// What is needed while a body is read.
+struct Following {
+    follower: Follower,
+    heartbeat: Interval,
+    joined: Instant,
+    first: u64,
+    sent: u64,
+    reason: &'static str,
+}
+
+/// The stream as a body, without end until its reader or the process goes.
+pub fn follow(follower: Follower) -> Body {
+    info!(address = %follower.address, path = %follower.path, transport = follower.format.name(), "subscriber connected");
+    follower.count.fetch_add(1, Ordering::Relaxed);
+    let mut heartbeat = interval(follower.heartbeat);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    heartbeat.reset();
+    let following = Following {
+        heartbeat,
+        joined: Instant::now(),
+        first: follower.subscription.cursor.index,
+        sent: 0,
+        reason: "closed by the subscriber",
+        follower,
+    };
+    let pieces = stream::unfold(following, |mut following| async move {
+        let piece = following.next().await?;
+        following.sent += piece.len() as u64;
+        Some((Ok(Frame::data(piece)), following))
+    });
+    BodyExt::boxed_unsync(StreamBody::new(pieces))
+}
+
+impl Following {
+    /// The next piece of the body; none when it is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        let Follower {
+            log,
+            format,
+            overload,
+            stop,
+            activity,
+            preface,
+            subscription: Subscription { cursor, tape, head },
+            ..
+        } = &mut self.follower;
+        loop {
+            activity.note();
+            if !preface.is_empty() {
+                return Some(std::mem::take(preface));
+            }
+            // Before looking: there may always be more.
+            if stop.is_cancelled() {
+                self.reason = "the server is stopping";
+                return None;
+            }
+            // Before looking: what comes from here on wakes.
+            head.mark_unchanged();
+            // Neither asleep nor while the connection takes no more does a reader keep a part of the tape alive.
+            let mut chunk = None;
+            match tape.pending(*cursor, &mut chunk) {
+                Pending::Frames { slice, end, .. } => {
+                    if slice.len() <= PIECE {
+                        *cursor = end;
+                        return Some(Bytes::copy_from_slice(&slice));
+                    }
+                    let (len, frames) = format.boundary_at_or_after(&slice, PIECE);
+                    cursor.position += len as u64;
+                    cursor.index += frames;
+                    return Some(Bytes::copy_from_slice(&slice[..len]));
+                }
+                Pending::Evicted if *overload == Overload::Skip => {
+                    let (oldest, gap) = log.skip(*format, cursor.index);
+                    *cursor = oldest;
+                    let mut notice = Vec::new();
+                    format.encode_gap(&gap, &mut notice);
+                    return Some(notice.into());
+                }
+                Pending::Evicted => {
+                    self.reason = "too slow: history has moved past this subscriber";
+                    return None;
+                }
+                Pending::CaughtUp => {}
+            }
+            drop(chunk);
+            tokio::select! {
+                _ = head.changed() => {}
+                _ = self.heartbeat.tick() => {
+                    if !format.heartbeat().is_empty() {
+                        return Some(Bytes::from_static(format.heartbeat()));
+                    }
+                }
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// However it ends.
+impl Drop for Following {
+    fn drop(&mut self) {
+        let follower = &self.follower;
+        follower.count.fetch_sub(1, Ordering::Relaxed);
+        info!(
+            address = %follower.address,
+            path = %follower.path,
+            transport = follower.format.name(),
+            reason = self.reason,
+            duration = ?self.joined.elapsed(),
+            events = follower.subscription.cursor.index - self.first,
+            bytes = self.sent,
+            "subscriber disconnected"
+        );
+    }
+}

@@ -1,0 +1,210 @@
+//! The fan-out: one stream in one format to all who read it over a TCP connection of their own.
+//!
+//! ```text
+//!   request ──► Connection ──► shard driver     writes to all caught-up subscribers of its share, one after another
+//!                   │             │   ▲
+//!                   │     blocked ▼   │ caught up
+//!                   └────────► its own task     reads (ping, pong, close, publishes); writes while the socket is behind
+//! ```
+//!
+//! A subscriber is a [`Connection`]: a socket, a cursor on the stream's tape, and little else. Its [driver] and its own
+//! [task](subscriber) both may write to it; [`Connection::write`] is the only place that does, under the connection's
+//! lock, so frames are never mixed.
+//!
+//! WebSockets come here after their handshake. So do the answers to HTTP/1 requests for SSE and NDJSON that come first on
+//! their connection: such an answer ends with the connection, hence its body needs no framing and is the same bytes for
+//! everyone. Those that share a connection with other requests go through [`super::body`].
+
+mod connection;
+mod driver;
+mod subscriber;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use crate::endpoint::websocket::input::{Input, Unheard};
+use crate::event::Labels;
+use crate::stream::{EventLog, Subscription};
+use crate::wire::Format;
+use connection::Connection;
+use driver::Shard;
+use subscriber::Subscriber;
+
+/// How often, at least, the readers of a body get a comment, so that proxies do not take a quiet stream for a dead one.
+const BODY_HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// What happens to a subscriber that has fallen out of history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overload {
+    /// It is closed with 1013 and may resume; SSE and NDJSON end.
+    Disconnect,
+    /// It goes on with the oldest event still held, after a gap notice.
+    Skip,
+}
+
+/// What holds for each subscriber of a stream.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How often a WebSocket is pinged; one that is silent for two intervals is closed.
+    pub ping_interval: Duration,
+    /// The largest message or body a client may send, in bytes.
+    pub max_message_size: usize,
+    /// What happens to those who fall out of history.
+    pub overload: Overload,
+    /// Whether clients may publish.
+    pub accept_publish: bool,
+}
+
+impl Settings {
+    /// How often the readers of a body get a comment.
+    pub fn body_heartbeat(&self) -> Duration {
+        self.ping_interval.min(BODY_HEARTBEAT)
+    }
+}
+
+/// What all subscribers of one stream in one format have in common.
+pub struct Audience {
+    /// The stream.
+    pub log: Arc<EventLog>,
+    /// What is written to them.
+    pub format: Format,
+    /// Where the stream is served.
+    pub path: Arc<str>,
+    heartbeat_interval: Duration,
+    overload: Overload,
+    count: Arc<AtomicUsize>,
+}
+
+impl Audience {
+    /// What happens to those who fall out of history. A link to another hop can say exactly what it has, so it comes again.
+    fn overload(&self) -> Overload {
+        match self.format {
+            Format::Hop => Overload::Disconnect,
+            _ => self.overload,
+        }
+    }
+
+    /// How many heartbeats may pass without a sign of life. Who pages through a body in a terminal takes his time.
+    fn patience(&self) -> u32 {
+        if self.format.is_body() { 4 } else { 2 }
+    }
+
+    fn complaint(&self) -> &'static str {
+        match self.format.is_body() {
+            true => "has taken nothing for four heartbeats",
+            false => "silent for two ping intervals",
+        }
+    }
+
+    fn join(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves one stream in one format.
+pub struct Fanout {
+    audience: Arc<Audience>,
+    max_message_size: usize,
+    shards: Box<[Arc<Shard>]>,
+    /// Round robin over the shards.
+    next_shard: AtomicUsize,
+    tasks: TaskTracker,
+}
+
+/// A connection that is to become a subscriber.
+pub struct Arrival {
+    /// The client's socket.
+    pub socket: TcpStream,
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// What it sent right behind its request.
+    pub early: Bytes,
+    /// What goes out before the first event.
+    pub preface: Bytes,
+    /// Where it begins to read.
+    pub subscription: Subscription,
+    /// With which labels it may publish, if it may.
+    pub publish: Result<Box<Labels>, Unheard>,
+}
+
+impl Fanout {
+    /// Serves `log` at `path`, with one shard for each worker thread of the current runtime.
+    ///
+    /// `stop` closes all subscribers; `tasks` knows what still runs; `count` is how many subscribers there are.
+    pub fn new(
+        log: Arc<EventLog>,
+        format: Format,
+        path: Arc<str>,
+        settings: &Settings,
+        count: Arc<AtomicUsize>,
+        (tasks, stop): (&TaskTracker, &CancellationToken),
+    ) -> Self {
+        let workers = tokio::runtime::Handle::current().metrics().num_workers();
+        let audience = Arc::new(Audience {
+            log,
+            format,
+            path,
+            heartbeat_interval: match format.is_body() {
+                true => settings.body_heartbeat(),
+                false => settings.ping_interval,
+            },
+            overload: settings.overload,
+            count,
+        });
+        let shard = || Shard::new(audience.clone(), tasks.clone(), stop.clone());
+        Self {
+            shards: std::iter::repeat_with(shard).take(workers).collect(),
+            audience,
+            max_message_size: settings.max_message_size,
+            next_shard: AtomicUsize::new(0),
+            tasks: tasks.clone(),
+        }
+    }
+
+    /// Serves one subscriber, in a task of its own.
+    pub fn serve(&self, arrival: Arrival) {
+        let Audience { path, format, .. } = &*self.audience;
+        let address = arrival.address;
+        info!(%address, path = %path, transport = format.name(), "subscriber connected");
+        if format.heartbeat().is_empty() {
+            // Nothing is written while the stream is quiet, so it is for the system to notice that a client has vanished.
+            let keepalive = TcpKeepalive::new().with_time(BODY_HEARTBEAT);
+            let _ = SockRef::from(&arrival.socket).set_tcp_keepalive(&keepalive);
+        }
+        let shard =
+            &self.shards[self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()];
+        let input = Input::new(self.max_message_size);
+        let Subscription { cursor, tape, head } = arrival.subscription;
+        let connection = Arc::new(Connection::new(
+            arrival.socket,
+            address,
+            arrival.preface,
+            cursor,
+            tape,
+            shard.tick(),
+        ));
+        // Before anything is written: who has an answer is counted.
+        self.audience.join();
+        shard.join(connection.clone(), head);
+        self.tasks.spawn(Subscriber::new(
+            connection,
+            shard.clone(),
+            input,
+            arrival.publish,
+            &arrival.early,
+        ));
+    }
+}

@@ -1,0 +1,129 @@
+//! The pages for a person in a browser, and the list of streams.
+
+use bytes::Bytes;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use rand::RngExt;
+use serde::Serialize;
+
+use crate::stream::EventLog;
+use crate::stream::via::{self, Via};
+use crate::wire::hop::Instance;
+
+/// Shows one stream as it flows.
+const STREAM: &str = include_str!("page/stream.html");
+/// Lists the streams.
+const INDEX: &str = include_str!("page/index.html");
+
+/// Which page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// Of a stream.
+    Stream,
+    /// Of this instance.
+    Index,
+}
+
+/// A page and its headers. Nothing in it may run or be shown but what has the nonce, which is another one each time (W3C
+/// Content Security Policy Level 3, section 2.3.1).
+pub fn page(page: Page) -> (HeaderMap, Bytes) {
+    let nonce = format!("{:032x}", rand::rng().random::<u128>());
+    let text = match page {
+        Page::Stream => STREAM,
+        Page::Index => INDEX,
+    };
+    let policy = format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    let policy = HeaderValue::try_from(policy).expect("a nonce is hexadecimal");
+    let headers = HeaderMap::from_iter([
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+        ),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
+        (
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("no-referrer"),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::VARY, HeaderValue::from_static("accept")),
+    ]);
+    (headers, text.replace("{{nonce}}", &nonce).into())
+}
+
+/// What this instance serves.
+#[derive(Debug, Serialize)]
+pub struct Index<'a> {
+    instance: String,
+    address: &'a str,
+    streams: Vec<Stream<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Stream<'a> {
+    path: &'a str,
+    /// Events a second.
+    rate: f64,
+    /// Since start.
+    events: u64,
+    subscribers: usize,
+    publish: bool,
+    via: Vec<Hop>,
+    upstreams: Vec<Upstream>,
+}
+
+#[derive(Debug, Serialize)]
+struct Upstream {
+    url: Box<str>,
+    connected: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Hop {
+    id: String,
+    address: Box<str>,
+}
+
+impl From<Instance> for Hop {
+    fn from(instance: Instance) -> Self {
+        Self {
+            id: instance.id.to_string(),
+            address: instance.address,
+        }
+    }
+}
+
+impl From<via::Upstream> for Upstream {
+    fn from(upstream: via::Upstream) -> Self {
+        Self {
+            url: upstream.url,
+            connected: upstream.connected,
+        }
+    }
+}
+
+/// The list as JSON, of the one stream there is.
+pub fn index(path: &str, log: &EventLog, via: &Via, subscribers: usize, publish: bool) -> Vec<u8> {
+    let figures = log.figures();
+    let index = Index {
+        instance: via.own().id.to_string(),
+        address: &via.own().address,
+        streams: vec![Stream {
+            path,
+            rate: figures.rate,
+            events: figures.events,
+            subscribers,
+            publish,
+            via: via.path().into_iter().map(Hop::from).collect(),
+            upstreams: via.upstreams().into_iter().map(Upstream::from).collect(),
+        }],
+    };
+    let mut json = serde_json::to_vec(&index).expect("names and numbers are JSON");
+    json.push(b'\n');
+    json
+}

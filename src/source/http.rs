@@ -1,0 +1,163 @@
+//! The HTTP source: reads anybody's server-sent events (WHATWG HTML, section 9.2), or NDJSON where a server answers with
+//! that, and comes back whenever it is cut off.
+
+pub mod client;
+pub mod decode;
+
+use anyhow::Result;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::upstream::{Presence, Upstream};
+use super::{Backoff, Destination};
+use crate::event::{EventId, Gap};
+use crate::stream::EventLog;
+use client::{Answer, Client, EVENT_STREAM_OR_NDJSON};
+use decode::Item;
+
+/// Reads `upstream` until `stop` is cancelled, or until the server says that there is no more to come. However
+/// often the upstream goes away, it is tried again, and told the last id that it gave.
+pub async fn consume(upstream: Upstream, to: Destination, stop: &CancellationToken) {
+    let mut reading = Reading {
+        presence: Presence::of(&upstream, &to),
+        name: upstream.to_string(),
+        has_met: false,
+        client: Client::new(upstream, EVENT_STREAM_OR_NDJSON),
+        backoff: Backoff::new(),
+        appender: Appender {
+            log: &to.log,
+            last: None,
+            missing: None,
+        },
+    };
+    stop.run_until_cancelled(reading.run()).await;
+}
+
+/// What is known across connections.
+struct Reading<'a> {
+    name: String,
+    /// Whether there has been a connection before.
+    has_met: bool,
+    client: Client,
+    backoff: Backoff,
+    presence: Presence,
+    appender: Appender<'a>,
+}
+
+impl Reading<'_> {
+    async fn run(&mut self) {
+        loop {
+            let error = match self.client.open().await {
+                Ok(Answer::NoContent) => {
+                    self.presence.ended();
+                    return;
+                }
+                Ok(Answer::Stream(answer)) => {
+                    self.presence.connected();
+                    if std::mem::replace(&mut self.has_met, true) && !self.client.can_resume() {
+                        // What has been sent meanwhile, nobody knows.
+                        self.appender.lost(None);
+                    }
+                    self.read(*answer).await
+                }
+                Err(error) => error,
+            };
+            self.presence.lost(&error);
+            let pause = self.backoff.pause();
+            debug!(url = self.name, ?pause, "trying again after a pause");
+            sleep(pause).await;
+        }
+    }
+
+    /// Reads one answer to its end, and says how it ended.
+    async fn read(&mut self, mut answer: client::Stream) -> anyhow::Error {
+        let (since, mut events) = (Instant::now(), 0);
+        let result = self.follow(&mut answer, &mut events).await;
+        self.client.resume_after(answer.last_event_id());
+        self.backoff.connection_ended(since, events > 0);
+        match result {
+            Ok(()) => anyhow::anyhow!("the stream has ended"),
+            Err(error) => error,
+        }
+    }
+
+    async fn follow(&mut self, answer: &mut client::Stream, events: &mut u64) -> Result<()> {
+        let mut unusable: u64 = 0;
+        while answer.wait().await? {
+            while let Some(item) = answer.item() {
+                match item {
+                    Item::Retry(delay) => self.backoff.ask_for(delay),
+                    Item::Unusable(reason) => {
+                        unusable += 1;
+                        let url = &self.name;
+                        // Whoever sends such events may send many.
+                        match unusable {
+                            1 => warn!(url, reason, "event not taken"),
+                            _ => debug!(url, reason, unusable, "event not taken"),
+                        }
+                        self.appender.lost(Some(1));
+                    }
+                    item => *events += u64::from(self.appender.take(item)),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The way into the log, and what is missing on it.
+struct Appender<'a> {
+    log: &'a EventLog,
+    /// The last event that came this way.
+    last: Option<EventId>,
+    /// What is missing right before the next event.
+    missing: Option<Gap>,
+}
+
+impl Appender<'_> {
+    /// Whether it was an event.
+    fn take(&mut self, item: Item) -> bool {
+        match item {
+            Item::Known(event) => {
+                self.last = Some(event.id);
+                self.log.relay(event, self.missing.take());
+                true
+            }
+            Item::New(event) => {
+                let gap = self.missing.take();
+                self.last = Some(self.log.append_with_gap(event, gap));
+                true
+            }
+            Item::Gap(gap) => {
+                // After a connection that brought nothing else it is told again.
+                if self.missing.as_ref() != Some(&gap) {
+                    self.miss(gap);
+                }
+                false
+            }
+            Item::Unusable(_) | Item::Retry(_) => false,
+        }
+    }
+
+    /// So many events are missing behind the last one, as far as that is known.
+    fn lost(&mut self, count: Option<u64>) {
+        self.miss(Gap {
+            after: self.last.map(|last| last.to_string().into()),
+            next: None,
+            lost: count,
+        });
+    }
+
+    /// What is missing twice in a row is one gap.
+    fn miss(&mut self, gap: Gap) {
+        self.missing = Some(match self.missing.take() {
+            Some(before) => Gap {
+                after: before.after,
+                next: gap.next,
+                lost: before.lost.zip(gap.lost).map(|(a, b)| a.saturating_add(b)),
+            },
+            None => gap,
+        });
+    }
+}

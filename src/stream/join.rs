@@ -1,0 +1,305 @@
+//! Joining a stream: at the live edge, in its history, or where a former connection ended.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::cursor::Cursor;
+use super::places::Runs;
+use super::tape::Tape;
+use super::{EventLog, State, Subscription};
+use crate::event::{EventId, Gap};
+use crate::wire::Format;
+
+/// How long a subscriber that wants to go on waits for this instance to have what it had: a relay that has just started, or
+/// is a little behind its sibling, is not told from one that will never know.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Where a subscriber wants to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// With the next event.
+    Live,
+    /// So many events earlier, as far as they are held.
+    Last(u64),
+    /// With the oldest event that is held.
+    All,
+    /// Right behind this event; the text may be anything that a client says.
+    After(Box<str>),
+    /// With all that is not covered by `have`: the last event that it has of each origin.
+    Beyond {
+        /// At most one of each origin.
+        have: Vec<EventId>,
+        /// Whether it has missed what is not held any more of other origins.
+        from_first: bool,
+    },
+}
+
+/// Whether a wish could be met: the header `Wsevent-Resumed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumed {
+    /// It gets all it asked for.
+    Yes,
+    /// It gets what is left of it.
+    Partial,
+    /// It asked for nothing, or for what is not known here.
+    No,
+}
+
+impl Resumed {
+    /// The header's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::Partial => "partial",
+            Self::No => "no",
+        }
+    }
+}
+
+/// The answer to a wish.
+pub struct Joined {
+    /// Begins where the wish can be met.
+    pub subscription: Subscription,
+    /// How far it could be.
+    pub resumed: Resumed,
+    /// What the subscriber has missed, to be told before the first event.
+    pub gaps: Vec<Gap>,
+    /// So many events were there before.
+    pub backlog: u64,
+    /// The event before the one that it begins with, if it is known.
+    pub before: Option<EventId>,
+}
+
+/// Where a wish leads.
+struct Start {
+    index: u64,
+    resumed: Resumed,
+    gaps: Vec<Gap>,
+}
+
+impl EventLog {
+    /// Subscribes at the live edge.
+    pub fn follow(&self, format: Format) -> Subscription {
+        self.subscribe(format, &Wish::Live).subscription
+    }
+
+    /// Subscribes to `format`, from where `wish` says as far as it can be met.
+    pub fn subscribe(&self, format: Format, wish: &Wish) -> Joined {
+        let mut state = self.lock();
+        state.history.forget_old(crate::event::now);
+        state.evict();
+        let start = state.start(wish);
+        let next = state.history.next();
+        let cursor = state.cursor(format, start.index);
+        let tape = state.tape(format);
+        Joined {
+            subscription: Subscription {
+                cursor,
+                tape: tape.reader(),
+                head: self.head.subscribe(),
+            },
+            resumed: start.resumed,
+            gaps: start.gaps,
+            backlog: next - start.index,
+            before: state.history.places().id_at(start.index - 1),
+        }
+    }
+
+    /// Waits until this instance knows what `wish` refers to, or cannot be expected to any more.
+    pub async fn wait_for(&self, wish: &Wish) {
+        let Wish::After(id) = wish else { return };
+        let Ok(id) = id.parse::<EventId>() else {
+            return;
+        };
+        let (mut head, mut unsettled) = (self.head.subscribe(), self.unsettled.subscribe());
+        let known = async {
+            loop {
+                head.mark_unchanged();
+                let settled = *unsettled.borrow_and_update() == 0;
+                let is_known = match self.lock().history.places().of(id.origin) {
+                    Some(runs) => runs.last >= id.seq,
+                    None => id.origin == self.origin || settled,
+                };
+                if is_known {
+                    return;
+                }
+                tokio::select! {
+                    _ = head.changed() => {}
+                    _ = unsettled.changed() => {}
+                }
+            }
+        };
+        let _ = timeout(PATIENCE, known).await;
+    }
+
+    /// Waits until all sources have told the past of the stream, or cannot be expected to any more.
+    pub async fn wait_for_past(&self) {
+        let mut unsettled = self.unsettled.subscribe();
+        let settled = unsettled.wait_for(|count| *count == 0);
+        let _ = timeout(PATIENCE, settled).await;
+    }
+
+    /// For a reader of `format` that was before the event numbered `from` when history moved on: where it goes on, and what it
+    /// has missed.
+    pub fn skip(&self, format: Format, from: u64) -> (Cursor, Gap) {
+        let mut state = self.lock();
+        // The tape may still begin earlier, with events that are held no more and whose ids are no longer known.
+        let oldest = state.history.first();
+        let cursor = state.cursor(format, oldest);
+        let before = state.history.places().id_at(from.saturating_sub(1));
+        let gap = Gap {
+            after: before.map(|id| id.to_string().into()),
+            next: state.history.get(oldest).map(|entry| entry.event.id),
+            lost: Some(oldest.saturating_sub(from)),
+        };
+        (cursor, gap)
+    }
+}
+
+impl State {
+    fn start(&self, wish: &Wish) -> Start {
+        let (first, next) = (self.history.first(), self.history.next());
+        let start = |index, resumed| Start {
+            index,
+            resumed,
+            gaps: vec![],
+        };
+        match wish {
+            Wish::Live => start(next, Resumed::No),
+            Wish::Last(count) => start(next.saturating_sub(*count).max(first), Resumed::Yes),
+            Wish::All => start(first, Resumed::Yes),
+            Wish::After(text) => self.start_after(text),
+            Wish::Beyond { have, from_first } => self.start_beyond(have, *from_first),
+        }
+    }
+
+    fn start_after(&self, text: &str) -> Start {
+        let (first, next) = (self.history.first(), self.history.next());
+        let id = text.parse::<EventId>().ok();
+        let known = id.and_then(|id| Some((id, self.history.places().of(id.origin)?)));
+        let gap = |next, lost| Gap {
+            after: Some(text.into()),
+            next,
+            lost,
+        };
+        let Some((id, runs)) = known.filter(|(id, runs)| id.seq <= runs.last) else {
+            return Start {
+                index: next,
+                resumed: Resumed::No,
+                gaps: vec![gap(None, None)],
+            };
+        };
+        let (index, lost) = match runs.index_of(id.seq) {
+            Some(index) if index + 1 >= first => (index + 1, Some(0)),
+            Some(index) => (first, Some(first - index - 1)),
+            // In a hole, or gone so long ago that nothing is known of it.
+            None => match runs.at_or_after(id.seq) {
+                Some((seq, index)) if self.is_right_before(id, index) => {
+                    (index, Some(seq - id.seq - 1))
+                }
+                // Others' events in between belong to nobody knows which side of it.
+                Some((_, index)) if !runs.may_have_had(id.seq) => (index, None),
+                _ => (first, None),
+            },
+        };
+        if lost == Some(0) {
+            return Start {
+                index,
+                resumed: Resumed::Yes,
+                gaps: vec![],
+            };
+        }
+        Start {
+            index,
+            resumed: Resumed::Partial,
+            gaps: vec![gap(
+                self.history.get(index).map(|entry| entry.event.id),
+                lost,
+            )],
+        }
+    }
+
+    /// Whether nothing but events of its own origin, if any, can have been between `id`, which is not here, and the event
+    /// at `index`.
+    fn is_right_before(&self, id: EventId, index: u64) -> bool {
+        let places = self.history.places();
+        let is_behind = |before: EventId| before.origin == id.origin && before.seq < id.seq;
+        places.id_at(index - 1).is_some_and(is_behind)
+            || places.all().all(|(origin, _)| origin == id.origin)
+    }
+
+    /// The first event that is not covered. Behind it there may be some that are, where several origins are merged.
+    fn start_beyond(&self, have: &[EventId], from_first: bool) -> Start {
+        let mut start = Start {
+            index: self.history.next(),
+            resumed: Resumed::Yes,
+            gaps: vec![],
+        };
+        for (origin, runs) in self.history.places().all() {
+            let had = have.iter().find(|id| id.origin == origin);
+            let expected = had.map_or(runs.since, |id| id.seq.saturating_add(1));
+            let found = runs.at_or_after(expected);
+            if let Some((_, index)) = found {
+                start.index = start.index.min(index);
+            }
+            let counts = had.is_some() || from_first;
+            let missing = self.missing(had.copied(), expected, runs, found);
+            if let Some(gap) = missing.filter(|_| counts) {
+                start.resumed = Resumed::Partial;
+                start.gaps.push(gap);
+            }
+        }
+        let is_known = |id: &EventId| self.history.places().of(id.origin).is_some();
+        if !have.is_empty() && !have.iter().any(is_known) {
+            start.resumed = Resumed::No;
+        }
+        start
+    }
+
+    /// What is missing of one origin between the event that was `expected` and the one that was `found`.
+    fn missing(
+        &self,
+        had: Option<EventId>,
+        expected: u64,
+        runs: &Runs,
+        found: Option<(u64, u64)>,
+    ) -> Option<Gap> {
+        let next = found.and_then(|(_, index)| self.history.get(index));
+        // A hole that was there before is told with the event behind it.
+        let told = next.and_then(|entry| entry.gap.as_ref()?.lost).unwrap_or(0);
+        let behind = found.map_or(runs.last.saturating_add(1), |(seq, _)| seq);
+        let lost = behind.saturating_sub(told).checked_sub(expected)?;
+        (lost > 0).then(|| Gap {
+            after: had.map(|id| id.to_string().into()),
+            next: next.map(|entry| entry.event.id),
+            lost: Some(lost),
+        })
+    }
+
+    /// The tape of a format; a new one begins at the live edge.
+    fn tape(&mut self, format: Format) -> &mut Tape {
+        let next = self.history.next();
+        self.tapes[format as usize].get_or_insert_with(|| Tape::new(next))
+    }
+
+    /// The place on a tape before the event numbered `index`, which is held, or the next. If the tape begins later, the frames
+    /// between are made now, once for all who want them.
+    fn cursor(&mut self, format: Format, index: u64) -> Cursor {
+        let first = self.tape(format).first();
+        let mut frames = vec![];
+        if index < first {
+            let mut scratch = vec![];
+            for entry in self.history.range(index, first) {
+                let parts = format.encode(&entry.event, entry.gap.as_deref(), &mut scratch);
+                frames.push(parts.concat());
+            }
+        }
+        let tape = self.tape(format);
+        tape.prepend(&frames);
+        tape.before(index).unwrap_or_else(|| tape.end())
+    }
+}
+
+#[cfg(test)]
+mod tests;

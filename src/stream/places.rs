@@ -1,0 +1,288 @@
+//! Where the events of each origin stand in a history.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::event::{EventId, Origin};
+
+/// Origins that have no event in the history any more are remembered up to this number: it is how repetitions are
+/// recognised, and how a subscriber is told how much it has missed.
+const MAX_FORMER: usize = 1_000;
+
+/// Finds events by id. What one origin has sent in a row is one entry, so for a stream of one origin it takes no room.
+#[derive(Debug, Default)]
+pub struct Places {
+    origins: HashMap<Origin, Runs>,
+}
+
+/// The events of one origin: their numbers there only grow, and so do their numbers in the history.
+#[derive(Debug)]
+pub struct Runs {
+    /// The number of the first event that was ever here.
+    pub since: u64,
+    /// The number of the last one.
+    pub last: u64,
+    runs: VecDeque<Run>,
+    /// For forgetting who has been silent for longest.
+    last_index: u64,
+}
+
+/// Events that follow each other without a hole both at their origin and in the history.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    seq: u64,
+    index: u64,
+    len: u64,
+    /// So many of them are not in the history any more. Where they stood is still known.
+    gone: u64,
+}
+
+impl Run {
+    fn new(id: EventId, index: u64) -> Self {
+        Self {
+            seq: id.seq,
+            index,
+            len: 1,
+            gone: 0,
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone == self.len
+    }
+
+    /// Whether it ends before the event `seq`. An upstream may count up to the last number there is, so there may be none
+    /// behind it.
+    fn ends_before(&self, seq: u64) -> bool {
+        seq.checked_sub(self.seq)
+            .is_some_and(|offset| offset >= self.len)
+    }
+}
+
+impl Runs {
+    /// The first event held with a number of at least `seq`: its number at the origin and in the history.
+    pub fn at_or_after(&self, seq: u64) -> Option<(u64, u64)> {
+        let at = self.runs.partition_point(|run| run.ends_before(seq));
+        let run = self.runs.range(at..).find(|run| !run.is_gone())?;
+        let offset = seq.saturating_sub(run.seq).max(run.gone);
+        Some((run.seq + offset, run.index + offset))
+    }
+
+    /// Whether the event `seq`, whose place is not known, may be one that was here and has gone.
+    pub fn may_have_had(&self, seq: u64) -> bool {
+        let first = self.runs.front().map(|run| run.seq);
+        seq >= self.since && first.is_none_or(|first| seq < first)
+    }
+
+    /// Where the event `seq` stands in the history, or stood, if that is known.
+    pub fn index_of(&self, seq: u64) -> Option<u64> {
+        let at = self.runs.partition_point(|run| run.ends_before(seq));
+        let run = self.runs.get(at).filter(|run| run.seq <= seq)?;
+        Some(run.index + (seq - run.seq))
+    }
+}
+
+impl Places {
+    /// What is known of an origin.
+    pub fn of(&self, origin: Origin) -> Option<&Runs> {
+        self.origins.get(&origin)
+    }
+
+    /// All origins that are remembered.
+    pub fn all(&self) -> impl Iterator<Item = (Origin, &Runs)> {
+        self.origins.iter().map(|(origin, runs)| (*origin, runs))
+    }
+
+    /// Notes a new event at the end of the history.
+    pub fn push(&mut self, id: EventId, index: u64) {
+        let runs = self.runs(id);
+        runs.last = id.seq;
+        runs.last_index = index;
+        match runs.runs.back_mut() {
+            Some(run)
+                if run.seq.checked_add(run.len) == Some(id.seq) && run.index + run.len == index =>
+            {
+                run.len += 1
+            }
+            _ => runs.runs.push_back(Run::new(id, index)),
+        }
+        if self.origins.len() > MAX_FORMER {
+            self.forget();
+        }
+    }
+
+    /// Notes an older event at the beginning of the history.
+    pub fn push_front(&mut self, id: EventId, index: u64) {
+        let runs = self.runs(id);
+        runs.since = runs.since.min(id.seq);
+        match runs.runs.front_mut() {
+            Some(run)
+                if run.gone == 0
+                    && run.seq.checked_sub(1) == Some(id.seq)
+                    && run.index == index + 1 =>
+            {
+                run.seq -= 1;
+                run.index -= 1;
+                run.len += 1;
+            }
+            _ => runs.runs.push_front(Run::new(id, index)),
+        }
+    }
+
+    fn runs(&mut self, id: EventId) -> &mut Runs {
+        self.origins.entry(id.origin).or_insert_with(|| Runs {
+            since: id.seq,
+            last: id.seq,
+            runs: VecDeque::new(),
+            last_index: 0,
+        })
+    }
+
+    /// The oldest event of the history, which is this one, has gone.
+    pub fn pop(&mut self, id: EventId) {
+        let Some(runs) = self.origins.get_mut(&id.origin) else {
+            return;
+        };
+        // The last run of an origin stays when all of it has gone. Once there is another one, it is not the oldest.
+        if runs.runs.len() > 1 && runs.runs.front().is_some_and(Run::is_gone) {
+            runs.runs.pop_front();
+        }
+        if let Some(run) = runs.runs.front_mut() {
+            run.gone += 1;
+            if run.is_gone() && runs.runs.len() > 1 {
+                runs.runs.pop_front();
+            }
+        }
+    }
+
+    /// The id of the event that stands in the history at `index`, or stood there, if that is known.
+    pub fn id_at(&self, index: u64) -> Option<EventId> {
+        self.origins.iter().find_map(|(&origin, runs)| {
+            let at = runs
+                .runs
+                .partition_point(|run| run.index + run.len <= index);
+            let run = runs.runs.get(at).filter(|run| run.index <= index)?;
+            let seq = run.seq + (index - run.index);
+            Some(EventId { origin, seq })
+        })
+    }
+
+    /// Forgets the origin that has no event here and was heard of least recently.
+    fn forget(&mut self) {
+        let former = self
+            .origins
+            .iter()
+            .filter(|(_, runs)| runs.runs.iter().all(Run::is_gone));
+        let longest = former.min_by_key(|(_, runs)| runs.last_index);
+        if let Some(origin) = longest.map(|(origin, _)| *origin) {
+            self.origins.remove(&origin);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(origin: u64, seq: u64) -> EventId {
+        EventId {
+            origin: Origin(origin),
+            seq,
+        }
+    }
+
+    #[test]
+    fn events_are_found_among_those_of_others() {
+        let mut places = Places::default();
+        let ids = [(1, 5), (2, 1), (1, 6), (1, 7), (2, 2), (1, 10)];
+        for (index, (origin, seq)) in ids.into_iter().enumerate() {
+            places.push(id(origin, seq), 100 + index as u64);
+        }
+        let one = places.of(Origin(1)).expect("known");
+        assert_eq!((one.since, one.last), (5, 10));
+        assert_eq!(one.at_or_after(1), Some((5, 100)));
+        assert_eq!(one.at_or_after(7), Some((7, 103)));
+        assert_eq!(one.at_or_after(8), Some((10, 105)));
+        assert_eq!(one.at_or_after(11), None);
+        for gone in [(1, 5), (2, 1), (1, 6)] {
+            places.pop(id(gone.0, gone.1));
+        }
+        let one = places.of(Origin(1)).expect("known");
+        assert_eq!(one.at_or_after(1), Some((7, 103)));
+        let two = places.of(Origin(2)).expect("known");
+        assert_eq!(two.at_or_after(1), Some((2, 104)));
+    }
+
+    #[test]
+    fn what_has_just_gone_is_still_known() {
+        let mut places = Places::default();
+        for seq in 3..=9 {
+            places.push(id(1, seq), 100 + seq);
+        }
+        for seq in 3..=9 {
+            places.pop(id(1, seq));
+        }
+        let runs = places.of(Origin(1)).expect("known");
+        assert_eq!(runs.at_or_after(1), None);
+        assert_eq!((runs.index_of(2), runs.index_of(3)), (None, Some(103)));
+        assert_eq!((runs.index_of(9), runs.index_of(10)), (Some(109), None));
+        assert_eq!(places.id_at(109), Some(id(1, 9)));
+        assert_eq!(places.id_at(102), None);
+        // A hole, and behind it nothing is known of what was before.
+        places.push(id(1, 12), 110);
+        let runs = places.of(Origin(1)).expect("known");
+        assert_eq!(runs.at_or_after(1), Some((12, 110)));
+        assert_eq!(runs.index_of(10), None);
+        places.push(id(2, 1), 111);
+        assert_eq!(places.id_at(111), Some(id(2, 1)));
+        assert_eq!(places.id_at(110), Some(id(1, 12)));
+        places.push_front(id(3, 7), 102);
+        assert_eq!(places.id_at(102), Some(id(3, 7)));
+    }
+
+    #[test]
+    fn numbers_may_be_the_last_there_are() {
+        let mut places = Places::default();
+        for (index, seq) in [u64::MAX - 2, u64::MAX - 1, u64::MAX]
+            .into_iter()
+            .enumerate()
+        {
+            places.push(id(1, seq), 100 + index as u64);
+        }
+        let one = places.of(Origin(1)).expect("known");
+        assert_eq!(one.index_of(u64::MAX), Some(102));
+        assert_eq!(one.at_or_after(u64::MAX), Some((u64::MAX, 102)));
+        assert_eq!(one.at_or_after(1), Some((u64::MAX - 2, 100)));
+    }
+
+    #[test]
+    fn what_comes_behind_all_that_has_gone_goes_in_its_turn() {
+        let mut places = Places::default();
+        places.push(id(1, 1), 100);
+        places.pop(id(1, 1));
+        places.push(id(2, 1), 101);
+        places.push(id(1, 2), 102);
+        places.push(id(1, 3), 103);
+        places.pop(id(2, 1));
+        places.pop(id(1, 2));
+        let runs = places.of(Origin(1)).expect("known");
+        assert_eq!(runs.at_or_after(1), Some((3, 103)));
+        places.pop(id(1, 3));
+        let runs = places.of(Origin(1)).expect("known");
+        assert_eq!(runs.at_or_after(1), None);
+    }
+
+    #[test]
+    fn only_origins_without_events_are_forgotten() {
+        let mut places = Places::default();
+        for origin in 0..3 * MAX_FORMER as u64 {
+            places.push(id(origin, 1), origin);
+            if origin % 2 == 0 {
+                places.pop(id(origin, 1));
+            }
+        }
+        let held = 3 * MAX_FORMER / 2;
+        assert!((held..=held + MAX_FORMER).contains(&places.origins.len()));
+        assert!(places.of(Origin(1)).is_some());
+        assert!(places.of(Origin(0)).is_none());
+    }
+}

@@ -1,0 +1,79 @@
+use super::*;
+use crate::event::Payload;
+use tape::Pending;
+
+fn read(subscription: &mut Subscription) -> Vec<u8> {
+    let mut bytes = vec![];
+    while let Pending::Frames { slice, end, .. } =
+        subscription.tape.pending(subscription.cursor, &mut None)
+    {
+        bytes.extend_from_slice(&slice);
+        subscription.cursor = end;
+    }
+    bytes
+}
+
+#[test]
+fn ids_count_up_from_one_in_one_origin() {
+    let log = EventLog::new(1000);
+    let ids: Vec<_> = (0..3).map(|_| log.append(Payload::text("x"))).collect();
+    assert_eq!(ids.iter().map(|id| id.seq).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(ids.iter().all(|id| id.origin == log.origin()));
+    let event = || NewEvent::from(Payload::text("y"));
+    let ids = log.append_all(vec![event(), event()]);
+    assert_eq!(ids.iter().map(|id| id.seq).collect::<Vec<_>>(), [4, 5]);
+    assert_eq!(log.figures().events, 5);
+}
+
+#[test]
+fn a_subscriber_starts_at_the_live_edge() {
+    let log = EventLog::new(1 << 20);
+    log.append(Payload::text("before anyone"));
+    let mut early = log.follow(Format::WebSocket);
+    log.append(Payload::text("a"));
+    let mut late = log.follow(Format::WebSocket);
+    log.append(Payload::binary(&b"b"[..]));
+    assert_eq!(read(&mut early), b"\x81\x01a\x82\x01b");
+    assert_eq!(read(&mut late), b"\x82\x01b");
+    assert_eq!(
+        (early.cursor, late.cursor.index),
+        (late.cursor, FIRST + 3),
+        "both are at the live edge"
+    );
+}
+
+#[test]
+fn an_append_is_seen_even_between_subscribing_and_sleeping() {
+    let log = EventLog::new(1 << 20);
+    let subscription = log.follow(Format::WebSocket);
+    assert!(!subscription.head.has_changed().expect("the log lives"));
+    log.append(Payload::text("a"));
+    assert!(subscription.head.has_changed().expect("the log lives"));
+}
+
+#[test]
+fn a_tape_that_nobody_reads_is_dropped_and_a_new_one_starts_at_the_live_edge() {
+    let log = EventLog::new(1 << 20);
+    for format in Format::ALL {
+        drop(log.follow(format));
+        log.append(Payload::text("unread"));
+        assert!(log.lock().tapes[format as usize].is_none(), "{format:?}");
+    }
+    let mut again = log.follow(Format::WebSocket);
+    assert_eq!(again.cursor.index, FIRST + Format::ALL.len() as u64);
+    log.append(Payload::text("a"));
+    assert_eq!(read(&mut again), b"\x81\x01a");
+}
+
+#[test]
+fn a_reader_that_history_has_passed_finds_out() {
+    let log = EventLog::new(10_000);
+    let slow = log.follow(Format::WebSocket);
+    for _ in 0..100 {
+        log.append(Payload::binary(vec![0; 1_000]));
+    }
+    assert!(matches!(
+        slow.tape.pending(slow.cursor, &mut None),
+        Pending::Evicted
+    ));
+}

@@ -1,0 +1,123 @@
+//! Server-sent events (WHATWG HTML, section 9.2): each event as one block of lines, and a [`Parser`] of anybody's
+//! stream.
+//!
+//! What is encoded here ends lines with LF only and has no empty line but the one that ends a block. So `\n\n` stands in
+//! it where a block ends and nowhere else: whoever has a slice of many blocks can cut it there.
+
+mod parser;
+
+use std::io::Write;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use memchr::memchr2;
+
+use super::ndjson::GapObject;
+use crate::event::{Event, Gap, Kind};
+pub use parser::{Item, Parser, TooLarge};
+
+/// A comment and the end of a block that has no data: it keeps a connection alive and means nothing (WHATWG HTML,
+/// section 9.2.7).
+pub const HEARTBEAT: &[u8] = b":\n\n";
+
+/// The event type that tells of lost events. Such a block has no id, so that it never becomes what a reader resumes
+/// from, and an event of this type that somebody published can be told from it.
+pub const GAP_TYPE: &str = "wsevent.gap";
+
+/// How the data of a binary payload begins: a `data:` URL (RFC 2397).
+const BINARY_MARKER: &str = "data:application/octet-stream;base64,";
+
+/// What a block needs beside type and payload: the names of its fields, the longest id (34 bytes), line ends.
+const MAX_OVERHEAD: usize = 64;
+
+/// Appends the block of one event.
+///
+/// In text each CR, LF and CRLF becomes the end of a `data:` line, the only line end that the format has: a reader gets
+/// LF for all of them. A type cannot hold a line end at all; CR and LF are left out of it.
+pub fn encode(event: &Event, out: &mut Vec<u8>) {
+    let payload = &event.payload.bytes[..];
+    let event_type = event.event_type.as_deref();
+    out.reserve(MAX_OVERHEAD + event_type.map_or(0, str::len) + payload.len());
+    writeln!(out, "id: {}", event.id).expect("a Vec takes all that is written");
+    if let Some(event_type) = event_type {
+        out.extend_from_slice(b"event: ");
+        for part in event_type.split(['\r', '\n']) {
+            out.extend_from_slice(part.as_bytes());
+        }
+        out.push(b'\n');
+    }
+    match event.payload.kind {
+        Kind::Text => encode_text(payload, out),
+        Kind::Binary => encode_binary(payload, out),
+    }
+    out.push(b'\n');
+}
+
+/// One `data:` line for each line of `text`, and one for an empty text: without any, a reader would drop the event. The
+/// space is always written, for a reader takes one away.
+fn encode_text(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
+    loop {
+        out.extend_from_slice(b"data: ");
+        let Some(end) = memchr2(b'\r', b'\n', rest) else {
+            out.extend_from_slice(rest);
+            out.push(b'\n');
+            return;
+        };
+        out.extend_from_slice(&rest[..end]);
+        out.push(b'\n');
+        let behind = &rest[end..];
+        rest = behind.strip_prefix(b"\r\n").unwrap_or(&behind[1..]);
+    }
+}
+
+fn encode_binary(bytes: &[u8], out: &mut Vec<u8>) {
+    let len = base64::encoded_len(bytes.len(), true).expect("a payload is far from all of memory");
+    out.reserve(b"data: ".len() + BINARY_MARKER.len() + len + b"\n\n".len());
+    out.extend_from_slice(b"data: ");
+    out.extend_from_slice(BINARY_MARKER.as_bytes());
+    let start = out.len();
+    out.resize(start + len, 0);
+    BASE64
+        .encode_slice(bytes, &mut out[start..])
+        .expect("the length is the encoder's own");
+    out.push(b'\n');
+}
+
+/// Appends the block that tells of lost events: of the type [`GAP_TYPE`] and without an id.
+pub fn encode_gap(gap: &Gap, out: &mut Vec<u8>) {
+    write!(out, "event: {GAP_TYPE}\ndata: ").expect("a Vec takes all that is written");
+    // JSON escapes line ends.
+    serde_json::to_writer(&mut *out, &GapObject::from(gap))
+        .expect("a Vec takes all that is written");
+    out.extend_from_slice(b"\n\n");
+}
+
+/// The block that a stream begins with: how long readers wait before they connect again, and where they stand.
+///
+/// A browser forgets its last event id at the first empty line of a new connection, unless that sets one (WHATWG HTML,
+/// section 9.2.6): if it lost the connection before the first event, it would come back without. `position` is the id of
+/// the event that it is behind; what cannot stand in an id is left out.
+pub fn opening(delay: Duration, position: Option<&str>) -> Vec<u8> {
+    let mut block = format!("retry: {}\n", delay.as_millis());
+    if let Some(id) = position.filter(|id| !id.contains(['\r', '\n', '\0'])) {
+        block += &format!("id: {id}\n");
+    }
+    block += "\n";
+    block.into_bytes()
+}
+
+/// The bytes of a binary payload if `data` is what [`encode`] makes of one; anything else is text. A text that looks like
+/// that cannot be told from it.
+pub fn decode_binary(data: &str) -> Option<Vec<u8>> {
+    BASE64.decode(data.strip_prefix(BINARY_MARKER)?).ok()
+}
+
+/// The gap that the data of a [`GAP_TYPE`] block without an id tells of.
+pub fn decode_gap(data: &str) -> Result<Gap, String> {
+    super::ndjson::decode_gap_object(data)
+}
+
+#[cfg(test)]
+mod tests;
