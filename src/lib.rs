@@ -4,7 +4,7 @@
 //!   cli ──► main ──► run
 //!                     │
 //!     source/  ──►  stream (log, history, tapes, cursors)  ──►  endpoint/
-//!     produce          │ encodes each event once with             websocket
+//!     produce, publish │ encodes each event once with             fanout, body, page
 //!     websocket, http  └──► wire/                                     ▲
 //!                                                       server, route ┘ bring each request there
 //! ```
@@ -19,7 +19,7 @@
 //! - [`cli`], [`shutdown`], [`reason`]: how a process begins and ends, and what it says when something fails.
 //!
 //! `wire` imports only `event`; `stream` imports only `wire` and `event`, and never a socket; `source` and `endpoint`
-//! never import each other; one function writes to subscribers' sockets. The library exists for the tests and benches
+//! never import each other; one function writes to the sockets of the fan-out, and hyper to its own. The library exists for the tests and benches
 //! beside the binary and promises nothing to others.
 
 #![deny(unsafe_code)]

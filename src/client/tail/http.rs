@@ -41,14 +41,8 @@ impl Output {
                         continue;
                     }
                 };
-                let printed = self.print(&payload);
-                let full = self.is_full();
-                let flushed = printed.and_then(|()| if full { self.flush() } else { Ok(()) });
-                if let Some(end) = written(flushed)? {
+                if let Some(end) = self.print_one(&payload)? {
                     return Ok(end);
-                }
-                if full {
-                    return Ok(End::Done);
                 }
             }
             if let Some(end) = written(self.flush())? {

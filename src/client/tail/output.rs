@@ -42,7 +42,7 @@ impl Output {
     }
 
     /// Whether as many as asked for are out.
-    pub fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.count == Some(self.printed)
     }
 
@@ -51,8 +51,16 @@ impl Output {
         self.out.flush()
     }
 
-    /// Prints an event.
-    pub fn print(&mut self, payload: &Payload) -> io::Result<()> {
+    /// Prints an event, and writes it out if it is the last one asked for: how that ends the printing, if it does.
+    pub fn print_one(&mut self, payload: &Payload) -> Result<Option<End>> {
+        let printed = self.print(payload);
+        let full = self.is_full();
+        let flushed = printed.and_then(|()| if full { self.flush() } else { Ok(()) });
+        let end = written(flushed)?;
+        Ok(end.or_else(|| full.then_some(End::Done)))
+    }
+
+    fn print(&mut self, payload: &Payload) -> io::Result<()> {
         if self.timestamps {
             write!(self.out, "{} ", Timestamp(SystemTime::now()))?;
         }

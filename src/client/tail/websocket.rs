@@ -49,9 +49,9 @@ impl Output {
                     Some(payload) => messages.event(payload),
                     None => Ok(None),
                 });
-                let printed = match event {
-                    Ok(Some(payload)) => self.print(&payload),
-                    Ok(None) => Ok(()),
+                let ended = match event {
+                    Ok(Some(payload)) => self.print_one(&payload),
+                    Ok(None) => Ok(None),
                     Err(error) => {
                         let end = if is_close {
                             End::Closed(error)
@@ -61,13 +61,8 @@ impl Output {
                         return Ok(written(self.flush())?.unwrap_or(end));
                     }
                 };
-                let full = self.is_full();
-                let flushed = printed.and_then(|()| if full { self.flush() } else { Ok(()) });
-                if let Some(end) = written(flushed)? {
+                if let Some(end) = ended? {
                     return Ok(end);
-                }
-                if full {
-                    return Ok(End::Done);
                 }
                 arrived = link.next().now_or_never();
             }

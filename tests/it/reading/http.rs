@@ -300,7 +300,7 @@ async fn http_2_may_arrive_in_pieces() {
         for &cut in cuts {
             client.send(&beginning[sent..cut]).await;
             sent = cut;
-            // Else the pieces may come together.
+            // Else the pieces may come together. Nothing tells when one has been read, and all is well either way.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         client.send(&beginning[sent..]).await;
@@ -319,6 +319,7 @@ async fn http_1_may_begin_like_http_2() {
     ] {
         let mut client = Client::connect(hop.address).await;
         client.send(first).await;
+        // As above.
         tokio::time::sleep(Duration::from_millis(20)).await;
         client.send(second).await;
         assert_eq!(client.head().await.status, status, "{first}{second}");
