@@ -1,6 +1,7 @@
 //! Flags and environment variables, turned once into a typed [`Config`]. What does not fit together is a usage error.
 
 mod args;
+mod proxy;
 mod values;
 
 use std::sync::Arc;
@@ -24,8 +25,9 @@ use crate::endpoint::fanout::Settings;
 use crate::reason;
 use crate::route::Origins;
 use crate::source::produce::Produce;
-use crate::source::upstream::{Upstream, tls_config};
+use crate::source::upstream::Upstream;
 use crate::stream::history::Limits;
+use crate::tls::client_config;
 
 /// What the process is to do.
 pub struct Config {
@@ -51,6 +53,8 @@ pub enum Role {
     Tail(Tail),
     /// Sends events.
     Publish(Publish),
+    /// Brings each client to an upstream.
+    Proxy(Box<crate::proxy::Config>),
 }
 
 /// A hop: one route, as the flags describe it.
@@ -136,6 +140,14 @@ impl Config {
                     .subcommand_matches("publish")
                     .expect("this is the subcommand");
                 Role::Publish(self::publish(publish, matches).map_err(usage)?)
+            }
+            Some(Command::Proxy(proxy)) => {
+                no_hop_flags(matches).map_err(usage)?;
+                let matches = matches
+                    .subcommand_matches("proxy")
+                    .expect("this is the subcommand");
+                let config = proxy::config(*proxy, matches).map_err(usage)?;
+                Role::Proxy(Box::new(config))
             }
         };
         Ok(Self { log, role })
@@ -421,7 +433,7 @@ fn connect(args: &ConnectArgs, matches: &ArgMatches, urls: &[Url]) -> Usage<Conn
     let is_secure = |url: &Url| matches!(url.scheme(), "wss" | "https");
     let wants_tls = args.consume_ca.is_some() || urls.iter().any(is_secure);
     let tls = wants_tls
-        .then(|| tls_config(args.consume_ca.as_deref()))
+        .then(|| client_config(args.consume_ca.as_deref()))
         .transpose();
     Ok(Connect {
         headers: parsed,

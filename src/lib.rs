@@ -14,7 +14,10 @@
 //! - [`stream`]: the log of one stream. The heart of the program: everything else moves bytes into or out of it.
 //! - [`wire`]: the formats, pure functions.
 //! - [`endpoint`]: serves a stream to its subscribers.
-//! - [`route`], [`server`]: from a listening socket and a URL path to an endpoint.
+//! - [`listen`], [`route`], [`server`]: from a listening socket and a URL path to an endpoint.
+//! - [`http_message`], [`tls`]: what hyper and rustls leave to those who use them.
+//! - [`proxy`]: the other way to stand between: bytes pass as they are, over a connection for each client. It knows nothing of
+//!   events.
 //! - [`client`]: `wsevent tail`, `wsevent publish`.
 //! - [`cli`], [`shutdown`], [`reason`]: how a process begins and ends, and what it says when something fails.
 //!
@@ -28,12 +31,16 @@ pub mod cli;
 pub mod client;
 pub mod endpoint;
 pub mod event;
+pub mod http_message;
+pub mod listen;
+pub mod proxy;
 pub mod reason;
 pub mod route;
 pub mod server;
 pub mod shutdown;
 pub mod source;
 pub mod stream;
+pub mod tls;
 pub mod wire;
 
 use std::process::ExitCode;
@@ -45,8 +52,8 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use cli::{Hop, Role};
+use listen::Listeners;
 use route::Route;
-use server::Listeners;
 use shutdown::Signals;
 use source::Destination;
 use source::Source;
@@ -59,6 +66,11 @@ pub async fn run(role: Role) -> Result<ExitCode> {
     match role {
         Role::Tail(tail) => tail.run().await.map(|()| ExitCode::SUCCESS),
         Role::Publish(publish) => publish.run().await.map(|()| ExitCode::SUCCESS),
+        Role::Proxy(config) => {
+            let signals = Signals::take().context("cannot listen for signals")?;
+            let stop = CancellationToken::new();
+            shutdown::until_signalled(signals, stop.clone(), proxy::run(*config, stop)).await
+        }
         Role::Hop(hop) => {
             let signals = Signals::take().context("cannot listen for signals")?;
             let stop = CancellationToken::new();

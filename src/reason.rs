@@ -28,8 +28,8 @@ fn text(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// The system begins its messages with a capital letter and ends them with a number.
-fn io_text(error: &io::Error) -> String {
+/// What an error of the system says: its messages begin with a capital letter and end with a number.
+pub fn io_text(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();

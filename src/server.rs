@@ -1,4 +1,4 @@
-//! The server: listens, accepts, and brings each request to its endpoint.
+//! The server: accepts, and brings each request to its endpoint.
 //!
 //! hyper parses HTTP, and answers what has an end. A WebSocket leaves it after the 101, and an endless body before hyper
 //! has answered at all: as the bare socket, together with whatever the client has sent behind its request, and hyper's
@@ -6,43 +6,38 @@
 
 mod noted;
 mod request;
-mod rewound;
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
-use std::io;
-use std::mem;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
-use tokio::time::{sleep, sleep_until};
+use tokio::net::TcpStream;
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::endpoint::fanout::Arrival;
 use crate::endpoint::websocket::hello;
 use crate::endpoint::websocket::input::Unheard;
+use crate::listen::Listeners;
+use crate::listen::rewound::{HTTP2_PREFACE, Rewound};
 use crate::reason;
 use crate::route::Route;
+use crate::shutdown::Tracked;
 use crate::wire::Format;
 use request::{Context, Handover, Outcome};
-use rewound::{HTTP2_PREFACE, Rewound};
 
-/// How often another free port is tried.
-const PORT_ATTEMPTS: u32 = 10;
-/// Connections that the kernel completes before they are accepted (it has a bound of its own, `somaxconn`).
-const BACKLOG: u32 = 4096;
 /// A request's head must be here by then, however slowly it arrives.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection on which nothing has gone either way for so long is given up: streams have a heartbeat that is shorter, and
@@ -56,123 +51,22 @@ const HTTP2_PING: Duration = Duration::from_secs(20);
 const MAX_STREAMS: u32 = 128;
 /// So much of each answer hyper keeps for a client that does not read: it is not in history any more, and not bounded by it.
 const MAX_UNREAD: usize = 32 << 10;
-/// How long accepting pauses when the process has run out of files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The sockets of one listen address. A name such as `localhost` may stand for several.
-pub struct Listeners(Vec<TcpListener>);
-
-impl Listeners {
-    /// Listens on each address that `host:port` stands for. With port 0 they all get the same free port.
-    pub async fn bind(address: &str) -> Result<Self> {
-        let cannot = || format!("cannot listen on {address}");
-        let resolved = lookup_host(address).await.with_context(cannot)?;
-        // A hosts file may well say the same twice.
-        let mut addresses: Vec<SocketAddr> = resolved.collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        let any_port = addresses.iter().all(|address| address.port() == 0);
-        let mut attempts = if any_port { PORT_ATTEMPTS } else { 1 };
-        loop {
-            attempts -= 1;
-            match listen_on_all(&addresses) {
-                // The port that was free at the first address was not so at the next one.
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
-                result => return result.map(Self).with_context(cannot),
-            }
-        }
-    }
-
-    /// The addresses listened on, with the real port.
-    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.0.iter().map(TcpListener::local_addr).collect()
-    }
-}
-
-fn listen_on_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
-    let mut listeners: Vec<TcpListener> = vec![];
-    let mut unavailable = io::Error::other("the name has no address");
-    for &(mut address) in addresses {
-        if address.port() == 0
-            && let Some(first) = listeners.first()
-        {
-            address.set_port(first.local_addr()?.port());
-        }
-        match listen(address) {
-            Ok(listener) => listeners.push(listener),
-            // A machine without IPv6 still has ::1 as a name for localhost.
-            Err(error) if is_unavailable(&error) => unavailable = error,
-            Err(error) => return Err(error),
-        }
-    }
-    match listeners.is_empty() {
-        true => Err(unavailable),
-        false => Ok(listeners),
-    }
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address.ip() {
-        IpAddr::V4(_) => TcpSocket::new_v4(),
-        IpAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
-    // Restarting must not have to wait for old connections to leave TIME_WAIT.
-    socket.set_reuseaddr(true)?;
-    // Events go out when they come. What is accepted inherits this, so it need not be said for each connection.
-    socket.set_nodelay(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-fn is_unavailable(error: &io::Error) -> bool {
-    // EAFNOSUPPORT has no kind of its own.
-    const EAFNOSUPPORT: i32 = 97;
-    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
-}
-
-/// Serves `route` until `stop` is cancelled. The connections run on as `tasks`.
+/// Serves `route` until `stop` is cancelled. The connections run on as `tasks`. So does accepting: on a worker thread, where
+/// what is accepted is served, and not on one that must wake another for each.
 pub async fn serve(
-    listeners: Listeners,
+    mut listeners: Listeners,
     route: Arc<Route>,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    let accepting = TaskTracker::new();
-    for listener in listeners.0 {
-        accepting.spawn(accept(listener, route.clone(), tasks.clone(), stop.clone()));
-    }
-    accepting.close();
-    accepting.wait().await;
-}
-
-async fn accept(
-    listener: TcpListener,
-    route: Arc<Route>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-) {
-    let mut told = false;
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        match accepted {
-            Ok((socket, address)) => {
-                told = false;
-                let (route, stop) = (route.clone(), stop.clone());
-                tasks.spawn(connection(socket, address, route, tasks.clone(), stop));
-            }
-            // The client was gone before it was accepted.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                if !mem::replace(&mut told, true) {
-                    warn!(%error, "cannot accept connections for now");
-                }
-                sleep(ACCEPT_PAUSE).await;
-            }
+    let accepting = tasks.clone().spawn(async move {
+        while let Some((socket, address)) = stop.run_until_cancelled(listeners.accept()).await {
+            let (route, stop) = (route.clone(), stop.clone());
+            tasks.spawn(connection(socket, address, route, tasks.clone(), stop));
         }
-    }
+    });
+    accepting.await.expect("accepting does not panic");
 }
 
 /// One client's connection while it speaks HTTP. What it becomes after that gets a task of its own, which is smaller.
@@ -316,7 +210,11 @@ async fn hand_over(
 }
 
 /// Serves HTTP/2 requests until the connection ends.
-async fn http2(socket: Rewound, context: Arc<Context>, tasks: TaskTracker) -> hyper::Result<()> {
+async fn http2(
+    socket: Rewound<TcpStream>,
+    context: Arc<Context>,
+    tasks: TaskTracker,
+) -> hyper::Result<()> {
     let service = {
         let context = context.clone();
         service_fn(move |request| {
@@ -345,17 +243,4 @@ async fn http2(socket: Rewound, context: Arc<Context>, tasks: TaskTracker) -> hy
         () = context.stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     connection.await
-}
-
-/// Runs hyper's tasks where they are waited for.
-#[derive(Clone)]
-struct Tracked(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Tracked
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, task: F) {
-        self.0.spawn(task);
-    }
 }

@@ -81,3 +81,16 @@ pub async fn drain(tasks: &TaskTracker, drain: Duration) {
         ),
     }
 }
+
+/// Runs hyper's tasks where they are waited for.
+#[derive(Clone)]
+pub struct Tracked(pub TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Tracked
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}

@@ -10,7 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::thread::set_current_timer_slack;
-use rustix::time::{ClockId, clock_gettime};
+
+use crate::common::now_ns;
 
 /// Payload bytes of every event: sequence number, creation time, filling.
 pub const EVENT_BYTES: usize = 128;
@@ -20,12 +21,6 @@ pub const FRAME_BYTES: usize = EVENT_BYTES + 4;
 
 /// Events handed over at once by a paced play that has fallen behind.
 const MOST_AT_ONCE: u64 = 64;
-
-/// `CLOCK_MONOTONIC` in nanoseconds: the one clock all processes of a run share.
-pub fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
-}
 
 /// What kind of message carries an event. Where transports are compared it is text: binary payloads are a third longer over
 /// those that cannot carry them as they are.

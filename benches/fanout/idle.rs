@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::cases::Bench;
 use crate::load::Load;
+use crate::play::rss;
 use crate::server::{Kind, Server};
 use crate::transport::Transport;
 
@@ -26,12 +27,12 @@ impl Idle {
         let server = Server::start(kind, &bench.cpus)?;
         let mut load = Load::new()?;
         settle(&mut load)?;
-        let (rss, cpu) = (server.process.rss()?, server.process.cpu_ns()?);
+        let (before, cpu) = (rss(&server.process)?, server.process.cpu_ns()?);
         load.connect(transport, server.address, server.path, Self::SUBSCRIBERS)?;
         settle(&mut load)?;
         let each = |total: u64| total as f64 / Self::SUBSCRIBERS as f64;
         Ok(Self {
-            rss: each(server.process.rss()?.saturating_sub(rss)),
+            rss: each(rss(&server.process)?.saturating_sub(before)),
             handshake_us: each(server.process.cpu_ns()? - cpu) / 1e3,
         })
     }

@@ -12,8 +12,9 @@ use anyhow::{Context, Result, ensure};
 use mio::net::TcpStream as Socket;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::feed::{Event, now_ns};
-use crate::histogram::Histogram;
+use crate::common::histogram::Histogram;
+use crate::common::now_ns;
+use crate::feed::Event;
 use crate::transport::{Item, Transport};
 
 /// Connects under way at once.

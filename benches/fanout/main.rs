@@ -9,11 +9,14 @@
 //!
 //! Every server is a child process on one CPU, the load generator (this process) has another. docs/performance.md says
 //! what is measured and how. The files in the order events flow: `feed` makes them, `upstream` hands them to `wsevent`,
-//! `bare`, `broadcast` and `backlog` are the baselines, `server` and `process` run all servers, `load` is the subscribers,
+//! `bare`, `broadcast` and `backlog` are the baselines, `server` runs all servers, `load` is the subscribers,
 //! `transport` what they read, `cases`, `idle`, `hops`, `formats`, `resume` and `publish` what is done to them, `play` one
 //! measurement, `report` the tables.
 //!
 //! The exit code is 1 if `wsevent` lost, repeated or reordered anything or let a reader go; a missed bar is only said.
+
+#[path = "../common/mod.rs"]
+mod common;
 
 mod backlog;
 mod bare;
@@ -21,12 +24,10 @@ mod broadcast;
 mod cases;
 mod feed;
 mod formats;
-mod histogram;
 mod hops;
 mod idle;
 mod load;
 mod play;
-mod process;
 mod publish;
 mod report;
 mod resume;
@@ -35,18 +36,16 @@ mod transport;
 mod upstream;
 
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use cases::{Bench, FAN_OUT};
+use common::table::{Table, machine};
 use formats::{FORMATS, Formats};
 use hops::Chain;
 use idle::Idle;
-use process::{Cpus, kill_all};
-use report::{Table, add_chain, add_fan_out, add_idle};
+use report::{add_chain, add_fan_out, add_idle};
 use server::Kind;
 use transport::Transport;
 
@@ -84,34 +83,7 @@ fn main() -> Result<ExitCode> {
         _ => {}
     }
     let arguments = parse(arguments)?;
-    thread::spawn(|| {
-        thread::sleep(TIME_LIMIT);
-        eprintln!("giving up after {} minutes", TIME_LIMIT.as_secs() / 60);
-        kill_all();
-        std::process::exit(1);
-    });
-    let files = getrlimit(Resource::Nofile);
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: files.maximum,
-            maximum: files.maximum,
-        },
-    )?;
-    let cpus = Cpus::choose()?;
-    if !cpus.pinned {
-        eprintln!(
-            "one CPU only: servers and load generator share it, the figures are worth little"
-        );
-    }
-    cpus.join_load()?;
-    let busy = process::busy(Duration::from_millis(500))?;
-    if busy > 0.05 {
-        eprintln!(
-            "the machine is {:.0} % busy with something else: the figures will be off",
-            busy * 100.0
-        );
-    }
+    let cpus = common::prepare(TIME_LIMIT)?;
     let whole = measure(
         &arguments,
         &Bench {
@@ -183,10 +155,10 @@ fn measure(arguments: &Arguments, bench: &Bench) -> Result<bool> {
     if arguments.cases.contains('J') {
         whole &= publish::publish(&mut publish, bench).context("case J")?;
     }
-    println!("Machine: {}.", report::machine(bench.cpus.pinned));
+    println!("Machine: {}.", machine(bench.cpus.pinned));
     for table in [fan_out, formats, idle, hops, resume, publish]
         .iter()
-        .filter(|table| !table.is_empty())
+        .filter(|table| !report::is_empty(table))
     {
         print!("\n{}", table.to_markdown());
     }

@@ -1,13 +1,14 @@
 //! One play of events to the subscribers of one server, and what it showed.
 
 use std::fmt;
+use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
+use crate::common::process::Process;
 use crate::feed::Play;
 use crate::load::Load;
-use crate::process::Process;
 use crate::server::Source;
 
 /// A play is over when this long nothing has arrived although all was sent.
@@ -120,10 +121,24 @@ pub fn run(
         per_second: received as f64 / seconds,
         p50_us: us(0.5),
         p99_us: us(0.99),
-        rss: process.map_or(Ok(0), Process::rss)?,
+        rss: process.map_or(Ok(0), rss)?,
         lost: (play.events() * subscribers as u64).saturating_sub(received - load.disordered()),
         disordered: load.disordered(),
         disconnected: load.closed() - closed,
         behind,
     })
+}
+
+/// Resident memory of a server in bytes.
+pub fn rss(process: &Process) -> Result<u64> {
+    let mut sum = 0;
+    for pid in process.tree() {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .context("VmRSS")?;
+        sum += line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024;
+    }
+    Ok(sum)
 }

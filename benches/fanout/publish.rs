@@ -13,9 +13,11 @@ use anyhow::{Context, Result, anyhow, ensure};
 use memchr::memmem;
 
 use crate::cases::Bench;
-use crate::feed::{Event, Form, now_ns};
+use crate::common::now_ns;
+use crate::common::table::{Bar, Table, median};
+use crate::feed::{Event, Form};
 use crate::load::Load;
-use crate::report::{Bar, Table, median, thousands};
+use crate::report::thousands;
 use crate::server::Hop;
 use crate::transport::Transport;
 

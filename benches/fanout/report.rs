@@ -1,27 +1,13 @@
 //! Samples to medians and ratios, and those to Markdown tables.
 
-use std::fmt::Write;
-use std::fs;
-
 use crate::cases::{FanOut, Rounds};
+use crate::common::table::{Bar, Table, median};
 use crate::hops::Chain;
 use crate::idle::Idle;
 use crate::play::Sample;
 use crate::server::Kind;
 
-/// A table that is easy to read both as text and as Markdown.
-pub struct Table {
-    rows: Vec<Vec<String>>,
-}
-
 impl Table {
-    /// A table with these columns.
-    pub fn new(columns: &[&str]) -> Self {
-        Self {
-            rows: vec![columns.iter().map(|column| (*column).to_owned()).collect()],
-        }
-    }
-
     /// The table for cases A to E.
     pub fn fan_out() -> Self {
         Self::new(&[
@@ -64,65 +50,20 @@ impl Table {
             "bar",
         ])
     }
-
-    /// Adds a row.
-    pub fn push(&mut self, row: Vec<String>) {
-        self.rows.push(row);
-    }
-
-    /// Nothing but the columns.
-    pub fn is_empty(&self) -> bool {
-        self.rows.len() == 1
-    }
-
-    /// The whole, its columns aligned.
-    pub fn to_markdown(&self) -> String {
-        let width = |column: usize| {
-            self.rows
-                .iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
-        let mut out = String::new();
-        for (index, row) in self.rows.iter().enumerate() {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:width$}"))
-                .collect();
-            let _ = writeln!(out, "| {} |", cells.join(" | "));
-            if index == 0 {
-                let lines: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
-                let _ = writeln!(out, "| {} |", lines.join(" | "));
-            }
-        }
-        out
-    }
 }
 
-/// One bar of the bench, and whether it was reached.
-pub struct Bar {
-    text: String,
-    reached: bool,
+/// Whether it has nothing but the columns and the line below them.
+pub fn is_empty(table: &Table) -> bool {
+    table.to_markdown().lines().count() == 2
 }
 
 impl Bar {
-    /// At most this much.
-    pub fn at_most(value: f64, most: f64, of: &str) -> Self {
-        Self {
-            text: format!("≤ {most} {of}"),
-            reached: value <= most,
-        }
-    }
-
     /// At least this much.
     pub fn at_least(value: f64, least: u64, of: &str) -> Self {
-        Self {
-            text: format!("≥ {} {of}", thousands(least)),
-            reached: value >= least as f64,
-        }
+        Self::new(
+            format!("≥ {} {of}", thousands(least)),
+            value >= least as f64,
+        )
     }
 
     /// Everything delivered once, in order, and nobody let go.
@@ -133,27 +74,6 @@ impl Bar {
                 .map(|sample| sample.lost + sample.disordered + sample.disconnected)
                 .sum(),
         )
-    }
-
-    /// The same where so many deliveries went wrong.
-    pub fn none(wrong: u64) -> Self {
-        Self {
-            text: "all delivered".to_owned(),
-            reached: wrong == 0,
-        }
-    }
-
-    /// For the last column.
-    pub fn verdict(bars: &[Self]) -> String {
-        let each = bars
-            .iter()
-            .map(|bar| format!("{} {}", bar.text, if bar.reached { "PASS" } else { "MISS" }));
-        each.collect::<Vec<_>>().join("; ")
-    }
-
-    /// Whether it was reached.
-    pub fn reached(&self) -> bool {
-        self.reached
     }
 }
 
@@ -277,49 +197,9 @@ pub fn add_chain(table: &mut Table, chain: &Chain) -> bool {
     whole
 }
 
-/// What it ran on, in one line.
-pub fn machine(pinned: bool) -> String {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let info = read("/proc/cpuinfo");
-    let field = |name: &str| {
-        let line = info.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.split_once(": "))
-            .map_or("unknown", |(_, value)| value.trim())
-    };
-    let kernel = read("/proc/sys/kernel/osrelease");
-    let virtual_machine = if field("flags").contains("hypervisor") {
-        ", virtual machine"
-    } else {
-        ""
-    };
-    let cores = info
-        .lines()
-        .filter(|line| line.starts_with("processor"))
-        .count();
-    let apart = if pinned {
-        "server and load generator on a CPU each"
-    } else {
-        "server and load generator not kept apart"
-    };
-    format!(
-        "{} (family {}, model {}), {cores} CPUs{virtual_machine}, Linux {}; wsevent {}; {apart}",
-        field("model name"),
-        field("cpu family"),
-        field("model\t"),
-        kernel.trim().split('-').next().unwrap_or("unknown"),
-        env!("CARGO_PKG_VERSION"),
-    )
-}
-
 /// The middle one of a figure.
 pub fn middle<'a>(samples: impl IntoIterator<Item = &'a Sample>, field: fn(&Sample) -> f64) -> f64 {
     median(samples.into_iter().map(field).collect())
-}
-
-/// The middle one.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// A number as people write it.

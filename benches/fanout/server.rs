@@ -1,18 +1,17 @@
 //! The three servers under test, and where their events come from.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
+use crate::common::process::{Cpus, Process};
+use crate::common::wsevent;
 use crate::feed::{Form, Play};
-use crate::process::{Cpus, Process};
 use crate::upstream::Upstream;
 
 /// How long a server may take to listen, and to reach its upstream.
@@ -169,51 +168,12 @@ impl Hop {
 
     /// Starts a hop that has its events from where `source` says, and returns when it listens.
     pub fn start(source: &[&str], cpus: &Cpus) -> Result<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wsevent"));
-        command.args(source);
-        command.args(["--serve-address", "127.0.0.1:0", "--log-format", "json"]);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("WSEVENT_") || name == "RUST_LOG" {
-                command.env_remove(name);
-            }
-        }
-        // A file, as with `2> log`: a pipe would charge the server for waking us at every line.
-        let log = tempfile::tempfile()?;
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log.try_clone()?);
-        let mut process = Process::start(&mut command, cpus)?;
-        let deadline = Instant::now() + STARTING;
-        loop {
-            let lines = read_all(&log)?;
-            if let Some(address) = lines.lines().find_map(listening) {
-                return Ok(Self { process, address });
-            }
-            let ended = process.child().try_wait()?.is_some();
-            ensure!(
-                !ended && Instant::now() < deadline,
-                "wsevent does not listen: {lines}"
-            );
-            thread::sleep(Duration::from_millis(5));
-        }
+        let (process, address) = wsevent::start(source, cpus)?;
+        Ok(Self { process, address })
     }
 
     /// Its event URL.
     pub fn url(&self) -> String {
         format!("ws://{}{}", self.address, Self::PATH)
     }
-}
-
-fn read_all(file: &File) -> Result<String> {
-    // The child writes at the same position, so this must not move it.
-    let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// The address in a "listening" line of the log.
-fn listening(line: &str) -> Option<SocketAddr> {
-    let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    (line["message"] == "listening").then(|| line["address"].as_str()?.parse().ok())?
 }

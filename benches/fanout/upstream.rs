@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::common::process::Cpus;
 use crate::feed::{Event, FRAME_BYTES, Feed, Form, Play};
-use crate::process::Cpus;
 
 /// A listening upstream with a fixed number of readers to come.
 pub struct Upstream {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::proxy::ProxyArgs;
 use super::values;
 use crate::client::{publish, tail};
 use crate::endpoint::fanout::Overload;
@@ -239,6 +240,8 @@ pub enum Command {
     Tail(TailArgs),
     /// Publish events: one, or one a line
     Publish(PublishArgs),
+    /// Bring each client to the next of several upstreams: a round-robin reverse proxy for connections that never end
+    Proxy(Box<ProxyArgs>),
 }
 
 /// The flags of `tail`.

@@ -3,6 +3,7 @@
 use std::env;
 use std::time::Duration;
 
+use hyper::http::uri::PathAndQuery;
 use hyper::http::{HeaderName, HeaderValue, Uri};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -71,6 +72,15 @@ pub fn interval(text: &str) -> Result<Duration, String> {
         }
         interval if interval > DAY => Err("at most 1day is possible".to_owned()),
         interval => Ok(interval),
+    }
+}
+
+/// How long something may last at most.
+pub fn limit(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        limit if limit < Duration::from_millis(10) => Err("at least 10ms is needed".to_owned()),
+        limit if limit > DAY * 10_000 => Err("at most 10000days is possible".to_owned()),
+        limit => Ok(limit),
     }
 }
 
@@ -190,6 +200,26 @@ pub fn past(text: &str) -> Result<String, String> {
         Ok(count) => Ok(count.to_string()),
         Err(_) if text == "all" => Ok(text.to_owned()),
         Err(_) => Err("a number of events is expected, or all".to_owned()),
+    }
+}
+
+/// A number above 0.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("a number from 1 on is expected".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+/// A path as it stands in a request, perhaps with a query.
+pub fn path_and_query(text: &str) -> Result<String, String> {
+    let target = match text.starts_with('/') {
+        true => text.to_owned(),
+        false => format!("/{text}"),
+    };
+    match target.parse::<PathAndQuery>() {
+        Ok(_) if !text.contains('#') => Ok(target),
+        _ => Err("a path of a URL is expected, such as /healthz".to_owned()),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::endpoint::page::{self, Page};
 use crate::endpoint::websocket::handshake;
 use crate::endpoint::websocket::input::Unheard;
 use crate::event::Labels;
+use crate::http_message;
 use crate::route::Route;
 use crate::source::publish::{self, Refused};
 use crate::stream::Subscription;
@@ -112,7 +113,7 @@ impl Context {
         is_foreign: bool,
     ) -> Result<Outcome, Refusal> {
         check_message(request).map_err(|reason| refusal(StatusCode::BAD_REQUEST, reason))?;
-        if !has_known_coding(request) {
+        if !http_message::has_known_coding(request) {
             return Err(refusal(
                 StatusCode::NOT_IMPLEMENTED,
                 "the only transfer coding that is known here is chunked",
@@ -372,44 +373,11 @@ fn with_headers(headers: HeaderMap, body: Body) -> Response<Body> {
     response
 }
 
-/// What hyper leaves to the server of the rules for a request (RFC 9112, sections 3.2 and 6.1).
+/// What is left of the rules for a request (RFC 9112, sections 3.2 and 6.1), and of ours.
 fn check_message(request: &Parts) -> Result<(), &'static str> {
-    let mut hosts = request.headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        // HTTP/2 has it elsewhere (RFC 9113, section 8.3.1).
-        (None, _) if request.version != Version::HTTP_11 => {}
-        (None, _) => return Err("the header Host is missing"),
-        (Some(_), Some(_)) => return Err("there is more than one header Host"),
-        (Some(host), None) if host.is_empty() || is_host(host.as_bytes()) => {}
-        (Some(_), None) => return Err("the header Host is not a host"),
-    }
+    http_message::check_host(request)?;
     if request.headers.contains_key(header::TRANSFER_ENCODING) && request.method != Method::POST {
         return Err("only a POST has a body here, so Transfer-Encoding is not taken");
     }
     Ok(())
-}
-
-/// hyper sees to it that chunked is the last coding, but not that it is the only one (RFC 9112, section 6.1).
-fn has_known_coding(request: &Parts) -> bool {
-    let mut codings = request
-        .headers
-        .get_all(header::TRANSFER_ENCODING)
-        .into_iter();
-    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-}
-
-/// Whether this is a host and perhaps a port. What stands in a URL at this place may have a user name too, and `Authority`
-/// takes anything for a port.
-fn is_host(value: &[u8]) -> bool {
-    let Ok(authority) = Authority::try_from(value) else {
-        return false;
-    };
-    let Some(rest) = authority.as_str().strip_prefix(authority.host()) else {
-        return false;
-    };
-    match rest.strip_prefix(':') {
-        None => rest.is_empty(),
-        Some("") => true,
-        Some(port) => port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok(),
-    }
 }

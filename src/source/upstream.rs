@@ -1,14 +1,12 @@
 //! What is upstream: an event URL and how to reach it, the same for every kind of source and for `tail`.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufReader};
+use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -18,15 +16,14 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, Error as TlsError, InvalidMessage, RootCertStore};
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, Error as TlsError, InvalidMessage};
 use tokio_tungstenite::MaybeTlsStream;
 use tracing::{debug, info, warn};
-use url::{Host, Url};
+use url::Url;
 
 use super::Destination;
+use crate::listen;
 use crate::reason;
 use crate::stream::via::Via;
 
@@ -68,59 +65,16 @@ pub fn shown(url: &Url) -> Url {
     shown
 }
 
-/// The TLS settings for upstreams: the system's roots, and those in the PEM file `ca`.
-pub fn tls_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    for error in native.errors {
-        debug!(%error, "cannot read one of the system's root certificates");
-    }
-    roots.add_parsable_certificates(native.certs);
-    if let Some(path) = ca {
-        let cannot = || format!("cannot read certificates from {}", path.display());
-        let file = BufReader::new(File::open(path).with_context(cannot)?);
-        let mut count = 0;
-        for certificate in CertificateDer::pem_reader_iter(file) {
-            roots
-                .add(certificate.with_context(cannot)?)
-                .with_context(cannot)?;
-            count += 1;
-        }
-        if count == 0 {
-            bail!(
-                "{}: there is no certificate in it (PEM is expected)",
-                cannot()
-            );
-        }
-    }
-    // By name: left to itself, rustls chooses, and panics where two providers have been compiled in.
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
 impl Upstream {
     /// Whether this URL plainly is `path` at one of these addresses. A name other than localhost is not looked up.
     pub fn is_at(&self, addresses: &[SocketAddr], path: &str) -> bool {
-        let is_host = |address: &SocketAddr| match self.url.host() {
-            Some(Host::Ipv4(ip)) => {
-                address.ip() == ip || address.ip().is_unspecified() && ip.is_loopback()
-            }
-            Some(Host::Ipv6(ip)) => {
-                address.ip() == ip || address.ip().is_unspecified() && ip.is_loopback()
-            }
-            Some(Host::Domain(name)) => {
-                name == "localhost" && (address.ip().is_loopback() || address.ip().is_unspecified())
-            }
-            None => false,
-        };
-        let port = self.url.port_or_known_default();
-        let at = |address: &SocketAddr| Some(address.port()) == port && is_host(address);
+        let host = self.url.host_str().unwrap_or_default();
         matches!(self.url.scheme(), "ws" | "http")
             && self.url.path() == path
-            && addresses.iter().any(at)
+            && self
+                .url
+                .port_or_known_default()
+                .is_some_and(|port| listen::leads_to(addresses, host, port))
     }
 
     /// Adds the headers that are meant for this upstream and for no other: credentials from the URL, and what the user

@@ -1,7 +1,7 @@
 //! A real browser, Debian's Chromium: the pages that a hop has for a person, and what a page's own scripts can do with a
 //! stream. scripts/test installs what is missing.
 
-mod driver;
+pub mod driver;
 mod relay;
 
 use serde_json::json;

@@ -65,7 +65,9 @@ fn owner(heading: &str) -> &'static str {
         "`wsevent`, as a hop" => "hop",
         "`wsevent tail`" => "tail",
         "`wsevent publish`" => "publish",
-        "All three" => "all",
+        "`wsevent proxy`" => "proxy",
+        "The hop and both clients" => "connections",
+        "All" => "all",
         other => panic!("whose flags are below '{other}'?"),
     }
 }
@@ -115,15 +117,20 @@ async fn the_readme_names_exactly_the_flags_there_are() {
         ("hop", flags_of(&["--help"]).await),
         ("tail", flags_of(&["tail", "--help"]).await),
         ("publish", flags_of(&["publish", "--help"]).await),
+        ("proxy", flags_of(&["proxy", "--help"]).await),
     ];
     let mut flags = Flags::new();
     for (command, own) in &commands {
         for (name, flag) in own {
             // What is the same for all stands there once.
-            let is_shared = commands
+            let mut others = commands
                 .iter()
-                .all(|(_, flags)| flags.get(name) == Some(flag));
-            let owner = if is_shared { "all" } else { command };
+                .filter(|(_, flags)| flags.get(name) != Some(flag));
+            let owner = match (others.next(), others.next()) {
+                (None, _) => "all",
+                (Some(("proxy", _)), None) => "connections",
+                _ => command,
+            };
             flags.insert(format!("{owner} {name}"), flag.clone());
         }
     }
@@ -148,7 +155,12 @@ async fn the_readme_names_exactly_the_flags_there_are() {
 
 #[tokio::test]
 async fn every_flag_has_a_variable_named_after_it() {
-    for args in [&["--help"][..], &["tail", "--help"], &["publish", "--help"]] {
+    for args in [
+        &["--help"][..],
+        &["tail", "--help"],
+        &["publish", "--help"],
+        &["proxy", "--help"],
+    ] {
         for (name, flag) in flags_of(args).await {
             let name = name
                 .trim_start_matches('-')

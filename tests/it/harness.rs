@@ -10,6 +10,7 @@ pub mod http;
 pub mod kernel;
 pub mod log;
 pub mod port;
+pub mod proxy;
 pub mod upstream;
 pub mod wire;
 pub mod wsevent;

@@ -13,6 +13,7 @@ mod links;
 mod peers;
 mod produce;
 mod protocol;
+mod proxying;
 mod publish;
 mod reading;
 mod secrets;

@@ -1,5 +1,6 @@
 //! Software that nobody here wrote, as clients and as servers. WebSocket: Python's `websockets` and Node's `ws`. SSE: Node's
-//! `eventsource` and Python's `httpx-sse`, and `aiohttp-sse` as a server. HTTP: curl, and HTTP/2 by Python's `httpx`. scripts/test installs what is missing.
+//! `eventsource` and Python's `httpx-sse`, and `aiohttp-sse` as a server. HTTP: curl, and HTTP/2 by Python's `httpx` and by
+//! Node itself. scripts/test installs what is missing.
 
 mod http;
 
@@ -24,6 +25,8 @@ use crate::harness::upstream::Link;
 use crate::harness::wire::Wire;
 use crate::harness::within_guard;
 use crate::harness::wsevent::Hop;
+
+pub use http::curl;
 
 /// Where scripts/test installs peers.
 pub fn installed(variable: &str, default: &str) -> PathBuf {

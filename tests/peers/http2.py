@@ -1,7 +1,12 @@
-"""A client of HTTP/2 made of Python's httpx and h2, for tests/it/peers.rs.
+"""A client of HTTP/2 made of Python's httpx and h2, for tests/it/peers/http.rs and tests/it/proxying/http2_peers.rs.
 
 Asks for the URL it is given as many times as is said behind it, all at once and on one connection, half of them as NDJSON.
 Says when all are answered, and for each of them what it got before the event "end".
+
+Reads no stream before all are answered. In httpcore 1.0.9 streams queue for one lock, and the one that has it reads the
+connection until there is something for itself, even if what others in the queue wait for has come meanwhile. One that is
+answered already, and waits for the first event, would keep those that are not from their answers until something else comes.
+Like this, each that has the lock waits for what is on its way.
 """
 
 import asyncio
@@ -15,11 +20,11 @@ def say(**what):
     print(json.dumps(what), flush=True)
 
 
-async def read(client, url, number, answered):
+async def read(client, url, number, all_answered):
     accept = "text/event-stream" if number % 2 else "application/x-ndjson"
     texts = []
     async with client.stream("GET", url, headers={"Accept": accept}) as response:
-        answered(response)
+        await all_answered(response)
         async for line in response.aiter_lines():
             if line.startswith("data: "):
                 texts.append(line.removeprefix("data: "))
@@ -33,13 +38,16 @@ async def read(client, url, number, answered):
 async def main(url, count):
     waiting = count
     sockets = set()
+    last = asyncio.Event()
 
-    def answered(response):
+    async def all_answered(response):
         nonlocal waiting
         waiting -= 1
         sockets.add(response.extensions["network_stream"].get_extra_info("client_addr"))
         if waiting == 0:
             say(version=response.http_version, connections=len(sockets))
+            last.set()
+        await last.wait()
 
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(
@@ -47,7 +55,7 @@ async def main(url, count):
     ) as client:
         # One connection is there before all ask at once.
         say(index=(await client.get(httpx.URL(url).copy_with(path="/"))).json())
-        reading = [read(client, url, number, answered) for number in range(count)]
+        reading = [read(client, url, number, all_answered) for number in range(count)]
         for texts in await asyncio.gather(*reading):
             say(texts=texts)
 

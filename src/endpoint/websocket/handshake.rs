@@ -4,10 +4,12 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::http_message::has_token;
 
 /// The one version there is (RFC 6455, section 4.1).
 const VERSION: &str = "13";
@@ -116,20 +118,6 @@ fn bad_request(reason: &'static str) -> Refusal {
         status: StatusCode::BAD_REQUEST,
         reason,
     }
-}
-
-/// Whether a header that is a list holds `token`; several lines are one list (RFC 9110, section 5.3), and tokens are
-/// compared whole and without case.
-fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
-    let lines = headers.get_all(name).into_iter();
-    let mut tokens = lines
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','));
-    tokens.any(|candidate| {
-        candidate
-            .trim_matches([' ', '\t'])
-            .eq_ignore_ascii_case(token)
-    })
 }
 
 /// Whether this is a nonce of 16 bytes. Some clients draw 24 characters rather than 16 bytes, so the four bits of the

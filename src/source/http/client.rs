@@ -21,7 +21,8 @@ use url::Url;
 
 use super::decode::{Decoder, Item, Media};
 use crate::source::refusal::Refused;
-use crate::source::upstream::{CONNECT_TIMEOUT, Upstream, get, open_stream, shown, tls_config};
+use crate::source::upstream::{CONNECT_TIMEOUT, Upstream, get, open_stream, shown};
+use crate::tls::client_config;
 use crate::wire::RESUMED;
 
 /// Server-sent events if there are any: every server of event streams has them.
@@ -177,7 +178,7 @@ impl Client {
     async fn tls(&self) -> Result<Arc<ClientConfig>> {
         match &self.upstream.tls {
             Some(tls) => Ok(tls.clone()),
-            None => tokio::task::spawn_blocking(|| tls_config(None)).await?,
+            None => tokio::task::spawn_blocking(|| client_config(None)).await?,
         }
     }
 

@@ -36,7 +36,18 @@ impl Browser {
     }
 
     pub async fn open(&mut self, url: &str) -> Page {
-        let page = self.command(json!({"do": "open", "url": url})).await;
+        self.open_with(url, json!({})).await
+    }
+
+    /// The same, whoever has signed the server's certificate.
+    pub async fn open_untrusted(&mut self, url: &str) -> Page {
+        self.open_with(url, json!({"ignoreHTTPSErrors": true}))
+            .await
+    }
+
+    async fn open_with(&mut self, url: &str, options: Value) -> Page {
+        let command = json!({"do": "open", "url": url, "options": options});
+        let page = self.command(command).await;
         Page(page.as_u64().expect("a page has a number"))
     }
 

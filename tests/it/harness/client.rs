@@ -2,6 +2,7 @@
 
 pub mod body;
 
+use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -115,6 +116,17 @@ impl Client {
         }
     }
 
+    /// Its own end.
+    pub fn address(&self) -> SocketAddr {
+        self.reader.local_addr().expect("it is connected")
+    }
+
+    /// All that comes up to the end of the connection.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        while self.fill().await {}
+        mem::take(&mut self.buffer)
+    }
+
     /// From now on at most so many bytes a read.
     pub fn read_at_most(mut self, bytes: usize) -> Self {
         self.read_size = bytes;
@@ -164,6 +176,13 @@ impl Client {
     pub async fn try_head(&mut self) -> Option<Head> {
         let head = self.until(b"\r\n\r\n").await?;
         Some(Head::parse(&String::from_utf8_lossy(&head)))
+    }
+
+    /// The lines of the next answer's head, as they stand on the wire.
+    pub async fn head_lines(&mut self) -> Vec<String> {
+        let head = self.until(b"\r\n\r\n").await.expect("an answer");
+        let head = String::from_utf8(head).expect("a head is text");
+        head.split("\r\n").map(ToOwned::to_owned).collect()
     }
 
     /// So many bytes, as the body of an answer.

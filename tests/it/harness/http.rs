@@ -41,21 +41,62 @@ pub struct Request<S = TcpStream> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Request<S> {
-    pub async fn read(mut socket: S) -> Self {
+    pub async fn read(socket: S) -> Self {
+        let reading = within_guard("a request", Self::try_read(socket));
+        reading.await.expect("a whole request")
+    }
+
+    /// None if the connection ends first, whenever that is.
+    pub async fn try_read(mut socket: S) -> Option<Self> {
         let mut head = vec![];
         while !head.ends_with(b"\r\n\r\n") {
-            let byte = within_guard("a request", socket.read_u8()).await;
-            head.push(byte.expect("a whole request"));
+            head.push(socket.read_u8().await.ok()?);
         }
-        Self {
+        Some(Self {
             head: String::from_utf8_lossy(&head).into_owned(),
             socket,
-        }
+        })
+    }
+
+    /// What is behind it.
+    pub fn into_socket(self) -> S {
+        self.socket
+    }
+
+    /// The same, to be used at once.
+    pub fn socket(&mut self) -> &mut S {
+        &mut self.socket
+    }
+
+    /// So many bytes of what is behind it.
+    pub async fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        let reading = self.socket.read_exact(&mut bytes);
+        within_guard("more behind a request", reading)
+            .await
+            .expect("it is all there");
+        bytes
+    }
+
+    /// Ends its own direction only.
+    pub async fn half_close(&mut self) {
+        self.socket.shutdown().await.expect("the connection lives");
+    }
+
+    /// Sees the end of the other's direction, with nothing before it.
+    pub async fn ended(&mut self) {
+        let read = within_guard("the end", self.socket.read(&mut [0])).await;
+        assert_eq!(read.expect("an end in order"), 0, "the end was expected");
     }
 
     /// Method and target.
     pub fn line(&self) -> &str {
         self.head.split("\r\n").next().unwrap_or_default()
+    }
+
+    /// All lines of the head, as they stand on the wire.
+    pub fn lines(&self) -> Vec<&str> {
+        self.head.trim_end().split("\r\n").collect()
     }
 
     /// A header's value, if it is there.

@@ -58,9 +58,13 @@ impl Upstream {
 
     /// The next connection, before anything has been read from it.
     pub async fn accept_socket(&self) -> TcpStream {
+        within_guard("a connection to the upstream", self.next_socket()).await
+    }
+
+    /// The same, whenever that is.
+    pub async fn next_socket(&self) -> TcpStream {
         let listener = self.listener.as_ref().expect("the upstream is not away");
-        let accepted = within_guard("a connection to the upstream", listener.accept()).await;
-        let (socket, _) = accepted.expect("a connection");
+        let (socket, _) = listener.accept().await.expect("a connection");
         socket.set_nodelay(true).expect("sockets can do that");
         socket
     }
@@ -145,6 +149,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             }
         })
         .await
+    }
+
+    /// Answers the Close frame that has come, or sees the answer to its own, and ends the connection.
+    pub async fn closed(mut self) {
+        let closing = async { while let Some(Ok(_)) = self.websocket.next().await {} };
+        within_guard("the end of a WebSocket", closing).await;
     }
 
     /// A header of the request; empty if it is not there.

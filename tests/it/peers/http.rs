@@ -131,12 +131,11 @@ async fn httpx_sse_reads_what_there_is_and_resumes() {
     hop.stops_well().await;
 }
 
-#[tokio::test]
-async fn many_streams_share_one_connection_of_http_2() {
+async fn many_streams_share_one_connection(language: Language) {
     const STREAMS: usize = 50;
     let (mut link, hop) = Hop::fed(&[]).await;
     let args = [&events(hop.address), &STREAMS.to_string()];
-    let mut client = Peer::start(Language::Python, "http2", &args.map(String::as_str));
+    let mut client = Peer::start(language, "http2", &args.map(String::as_str));
     assert!(client.says().await["index"]["instance"].is_string());
     let expected = json!({"version": "HTTP/2", "connections": 1});
     assert_eq!(client.says().await, expected);
@@ -155,6 +154,17 @@ async fn many_streams_share_one_connection_of_http_2() {
     }
     hop.logged_times("subscriber disconnected", STREAMS).await;
     assert_eq!(hop.index().await["streams"][0]["subscribers"], 1);
+}
+
+#[tokio::test]
+async fn many_streams_share_one_connection_of_http_2() {
+    many_streams_share_one_connection(Language::Python).await;
+}
+
+/// This client reads each stream while others wait for their answers, and lets the hop send far less at a time.
+#[tokio::test]
+async fn many_streams_share_one_connection_of_node() {
+    many_streams_share_one_connection(Language::Node).await;
 }
 
 #[tokio::test]
@@ -202,7 +212,7 @@ async fn curl_reads_a_stream_over_each_version_of_http() {
 }
 
 /// Runs curl; what it prints is the answer, head and body.
-async fn curl(args: &[&str]) -> String {
+pub async fn curl(args: &[&str]) -> String {
     let mut command = Command::new("curl");
     let common = [
         "--silent",

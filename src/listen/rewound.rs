@@ -6,22 +6,21 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// How an HTTP/2 connection begins (RFC 9113, section 3.4).
 pub const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Yields what has been read, and then the rest.
-pub struct Rewound {
+pub struct Rewound<S> {
     early: Bytes,
     /// What comes may be a part of the preface of HTTP/2: then it is kept until all of it is here.
     is_new: bool,
-    socket: TcpStream,
+    socket: S,
 }
 
-impl Rewound {
+impl<S> Rewound<S> {
     /// `early` has been read from `socket`.
-    pub fn new(socket: TcpStream, early: Bytes) -> Self {
+    pub fn new(socket: S, early: Bytes) -> Self {
         Self {
             early,
             is_new: false,
@@ -31,7 +30,7 @@ impl Rewound {
 
     /// Nothing has been read yet. The preface of HTTP/2 comes out in one piece, however it has come: of a part of it hyper
     /// would make a wrong request of HTTP/1.
-    pub fn opening(socket: TcpStream) -> Self {
+    pub fn opening(socket: S) -> Self {
         Self {
             early: Bytes::new(),
             is_new: true,
@@ -40,10 +39,12 @@ impl Rewound {
     }
 
     /// The socket, once all that was early has been read.
-    pub fn into_socket(self) -> TcpStream {
+    pub fn into_socket(self) -> S {
         self.socket
     }
+}
 
+impl<S: AsyncRead + Unpin> Rewound<S> {
     /// Reads until it is plain whether this is the preface. What has come is in `buffer` then, or early.
     fn poll_opening(
         &mut self,
@@ -78,7 +79,7 @@ fn is_part_of_preface(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(bytes)
 }
 
-impl AsyncRead for Rewound {
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -100,7 +101,7 @@ impl AsyncRead for Rewound {
     }
 }
 
-impl AsyncWrite for Rewound {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! Server processes: started on the server's CPU, measured through /proc, killed when dropped.
+//! Server processes: started on the server's CPU, measured through /proc with all their descendants, killed when dropped.
 
 use std::fs;
 use std::process::{Child, Command};
@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid,
+};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Every child alive, for [`kill_all`].
@@ -81,63 +83,106 @@ impl Process {
         &mut self.child
     }
 
-    /// CPU time of all its threads so far, in nanoseconds, user and system.
+    /// It and all of its descendants, in no order: a server may have workers.
+    pub fn tree(&self) -> Vec<u32> {
+        descendants(self.child.id())
+    }
+
+    /// CPU time of all its threads so far and those of its descendants, in nanoseconds, user and system.
     pub fn cpu_ns(&self) -> Result<u64> {
-        let pid = self.child.id();
-        let mut sum = 0;
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            match fs::read_to_string(task?.path().join("schedstat")) {
-                Ok(line) => {
-                    sum += line
-                        .split_whitespace()
-                        .next()
-                        .unwrap_or("0")
-                        .parse::<u64>()?
-                }
-                // A kernel without it has /proc/PID/stat, in steps of 10 ms.
-                Err(_) => return self.cpu_ns_by_ticks(),
-            }
-        }
-        Ok(sum)
-    }
-
-    fn cpu_ns_by_ticks(&self) -> Result<u64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let (_, fields) = stat.rsplit_once(") ").context("/proc/PID/stat")?;
-        let ticks = |at: usize| -> Result<u64> {
-            Ok(fields
-                .split(' ')
-                .nth(at)
-                .context("/proc/PID/stat")?
-                .parse()?)
-        };
-        Ok((ticks(11)? + ticks(12)?) * 1_000_000_000 / rustix::param::clock_ticks_per_second())
-    }
-
-    /// Resident memory in bytes.
-    pub fn rss(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+        self.tree().into_iter().map(cpu_ns).sum()
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         let pid = Pid::from_child(&self.child);
-        let _ = self.child.kill();
+        let tree = self.tree();
+        kill(&tree);
         let _ = self.child.wait();
+        wait(&tree[1..]);
         children().retain(|other| *other != pid);
     }
+}
+
+/// A process and all of its descendants.
+fn descendants(pid: u32) -> Vec<u32> {
+    let mut tree = vec![pid];
+    let mut at = 0;
+    while at < tree.len() {
+        let tasks = fs::read_dir(format!("/proc/{}/task", tree[at]));
+        for task in tasks.into_iter().flatten().flatten() {
+            let line = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            tree.extend(
+                line.split_whitespace()
+                    .filter_map(|pid| pid.parse::<u32>().ok()),
+            );
+        }
+        at += 1;
+    }
+    tree
+}
+
+/// Kills these, the first one first: nobody starts its workers again.
+fn kill(tree: &[u32]) {
+    for pid in tree.iter().filter_map(|pid| to_pid(*pid)) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// Waits for their ends, so that nobody else has to: workers are ours when their parent has gone, see [`adopt_workers`].
+fn wait(tree: &[u32]) {
+    for pid in tree.iter().filter_map(|pid| to_pid(*pid)) {
+        let _ = waitpid(Some(pid), WaitOptions::empty());
+    }
+}
+
+fn to_pid(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+/// Makes this process the parent of workers whose own has gone, so that none stays behind as a zombie.
+pub fn adopt_workers() -> Result<()> {
+    Ok(set_child_subreaper(Some(getpid()))?)
+}
+
+fn cpu_ns(pid: u32) -> Result<u64> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        match fs::read_to_string(task?.path().join("schedstat")) {
+            Ok(line) => {
+                sum += line
+                    .split_whitespace()
+                    .next()
+                    .unwrap_or("0")
+                    .parse::<u64>()?
+            }
+            // A kernel without it has /proc/PID/stat, in steps of 10 ms.
+            Err(_) => return cpu_ns_by_ticks(pid),
+        }
+    }
+    Ok(sum)
+}
+
+fn cpu_ns_by_ticks(pid: u32) -> Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(") ").context("/proc/PID/stat")?;
+    let ticks = |at: usize| -> Result<u64> {
+        Ok(fields
+            .split(' ')
+            .nth(at)
+            .context("/proc/PID/stat")?
+            .parse()?)
+    };
+    Ok((ticks(11)? + ticks(12)?) * 1_000_000_000 / rustix::param::clock_ticks_per_second())
 }
 
 /// Kills every child that still runs: for the way out that drops nothing.
 pub fn kill_all() {
     for pid in children().drain(..) {
-        let _ = kill_process(pid, Signal::KILL);
+        let tree = descendants(pid.as_raw_nonzero().get().unsigned_abs());
+        kill(&tree);
+        wait(&tree);
     }
 }
 

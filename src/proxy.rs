@@ -1,0 +1,237 @@
+//! The round-robin reverse proxy: every client gets its own upstream connection, the next one in turn. It touches no
+//! stream and no tape.
+//!
+//! ```text
+//!  client ──► front ──► gate ──► hyper ──► forward ──► upstreams, balance, health
+//!               │                             └──────► connect ──► hyper ──► upstream
+//!               └──────────────► tunnel (after a 101: two sockets, no hyper) ──► upstream
+//! ```
+
+pub mod admission;
+pub mod balance;
+pub mod body;
+pub mod connect;
+pub mod events;
+pub mod exchange;
+pub mod forward;
+pub mod front;
+pub mod headers;
+pub mod health;
+pub mod stream;
+pub mod tunnel;
+pub mod upstreams;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Resource, getrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::listen::Listeners;
+use crate::listen::tls::Tls;
+use crate::{listen, reason, shutdown};
+use admission::Admission;
+use balance::Balance;
+use connect::Connector;
+use headers::Rules;
+use health::Probe;
+use upstreams::{Spec, Upstreams};
+
+/// So many clients at a time are told that there is no room.
+const TURNING_AWAY: usize = 64;
+/// Files that are not connections of clients or to upstreams: listeners, logs, connections that wait for requests.
+const OTHER_FILES: usize = 400;
+
+/// What the flags say.
+pub struct Config {
+    /// `host:port` to listen on.
+    pub address: String,
+    /// The upstreams that the flags name.
+    pub upstreams: Vec<Spec>,
+    /// Where more of them are listed, to be read again on SIGHUP.
+    pub upstream_file: Option<PathBuf>,
+    /// Who is next.
+    pub balance: Balance,
+    /// How upstreams are asked whether they are well.
+    pub probe: Option<Probe>,
+    /// The rules for headers.
+    pub rules: Rules,
+    /// How upstreams are reached.
+    pub connector: Connector,
+    /// How long the head of an answer may take.
+    pub answer_timeout: Duration,
+    /// TLS for clients.
+    pub tls: Option<Tls>,
+    /// Whether each connection begins with a PROXY header.
+    pub accept_proxied: bool,
+    /// The most connections of clients; none: as many as the limit of open files allows.
+    pub max_connections: Option<usize>,
+    /// The most of one address.
+    pub max_per_address: Option<usize>,
+    /// The most at one upstream.
+    pub max_per_upstream: Option<usize>,
+    /// How long a client may be silent.
+    pub client_idle: Option<Duration>,
+    /// How long an upstream may be silent.
+    pub upstream_idle: Option<Duration>,
+    /// How old a connection may become.
+    pub max_age: Option<Duration>,
+    /// How long stopping may take.
+    pub drain: Duration,
+}
+
+/// What all connections share.
+pub struct Proxy {
+    upstreams: Arc<Upstreams>,
+    rules: Rules,
+    connector: Arc<Connector>,
+    answer_timeout: Duration,
+    tls: Option<Tls>,
+    accept_proxied: bool,
+    client_idle: Option<Duration>,
+    upstream_idle: Option<Duration>,
+    max_age: Option<Duration>,
+    drain: Duration,
+    admission: Arc<Admission>,
+    turning_away: Semaphore,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Runs the proxy until `stop` is cancelled and everything has been drained.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
+    let mut listeners = Listeners::bind(&config.address).await?;
+    let addresses = listeners.addresses()?;
+    let sources = Sources {
+        named: config.upstreams,
+        file: config.upstream_file,
+        own: addresses.clone(),
+    };
+    let specs = sources.read()?;
+    listeners.notice_the_dead(config.client_idle)?;
+    let upstreams = Upstreams::new(specs, config.balance, config.max_per_upstream);
+    let upstreams = Arc::new(upstreams);
+    let tasks = TaskTracker::new();
+    let most = config.max_connections.unwrap_or_else(most_connections);
+    let admission = Admission::new(most, config.max_per_address);
+    let proxy = Arc::new(Proxy {
+        upstreams: upstreams.clone(),
+        rules: config.rules,
+        connector: Arc::new(config.connector),
+        answer_timeout: config.answer_timeout,
+        tls: config.tls,
+        accept_proxied: config.accept_proxied,
+        client_idle: config.client_idle,
+        upstream_idle: config.upstream_idle,
+        max_age: config.max_age,
+        drain: config.drain,
+        admission: admission.clone(),
+        turning_away: Semaphore::new(TURNING_AWAY),
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    });
+    if let Some(probe) = config.probe {
+        let connector = proxy.connector.clone();
+        tasks.spawn(health::watch(upstreams, probe, connector, stop.clone()));
+    }
+    tasks.spawn(reload_on_hangup(proxy.clone(), sources)?);
+    for address in &addresses {
+        let upstreams = proxy.upstreams.names().join(" ");
+        info!(%address, upstreams, balance = %proxy.upstreams.balance(), "listening");
+    }
+    // A task on a worker thread, as in `server::serve`.
+    let accepting = tasks.spawn(async move {
+        while let Some((socket, address)) = stop.run_until_cancelled(listeners.accept()).await {
+            let admitted = admission.enter();
+            let connection = front::connection(socket, address, admitted, proxy.clone());
+            proxy.tasks.spawn(connection);
+        }
+    });
+    accepting.await.expect("accepting does not panic");
+    shutdown::drain(&tasks, config.drain).await;
+    Ok(())
+}
+
+/// Each client has a file, and another one at its upstream.
+fn most_connections() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    (files.saturating_sub(OTHER_FILES) / 2).max(1)
+}
+
+/// Where the list of upstreams comes from.
+struct Sources {
+    /// Those that flags name.
+    named: Vec<Spec>,
+    /// Where there are more of them.
+    file: Option<PathBuf>,
+    /// Where this proxy listens itself.
+    own: Vec<SocketAddr>,
+}
+
+impl Sources {
+    /// The list as it is now.
+    fn read(&self) -> Result<Vec<Spec>> {
+        let mut all = self.named.clone();
+        if let Some(file) = &self.file {
+            all.extend(upstreams::read_file(file)?);
+        }
+        upstreams::check(&all)?;
+        if let Some(own) = all
+            .iter()
+            .find(|spec| listen::leads_to(&self.own, &spec.host, spec.port))
+        {
+            bail!(
+                "{own} is this proxy itself, and requests would go round for ever: name another upstream"
+            );
+        }
+        Ok(all)
+    }
+}
+
+/// On SIGHUP the list of upstreams and the certificate are read again. What is wrong with them changes nothing.
+fn reload_on_hangup(
+    proxy: Arc<Proxy>,
+    sources: Sources,
+) -> Result<impl Future<Output = ()> + Send> {
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let stop = proxy.stop.clone();
+    let reloading = async move {
+        while hangup.recv().await.is_some() {
+            if let Some(tls) = &proxy.tls {
+                match tls.reload() {
+                    Ok(()) => info!("certificate loaded again"),
+                    Err(error) => {
+                        let reason = reason::of(&error);
+                        warn!(%reason, "cannot load the certificate again, the old one stays");
+                    }
+                }
+            }
+            match sources.read() {
+                Ok(specs) => {
+                    let changes = proxy.upstreams.replace(specs);
+                    info!(
+                        added = changes.added.join(" "),
+                        removed = changes.removed.join(" "),
+                        changed = changes.changed.join(" "),
+                        "upstreams loaded again"
+                    );
+                }
+                Err(error) => {
+                    let reason = reason::of(&error);
+                    warn!(%reason, "cannot load the upstreams again, the old ones stay");
+                }
+            }
+        }
+    };
+    Ok(async move {
+        stop.run_until_cancelled(reloading).await;
+    })
+}
