@@ -1,12 +1,12 @@
 //! One client's connection: what stands before HTTP, HTTP/1 and HTTP/2 by hyper, and what it becomes when a WebSocket is made of it.
 
 pub mod gate;
+mod http2;
 pub mod streams;
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -15,14 +15,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bytes::{Bytes, BytesMut};
 use hyper::http::request::Parts;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsStream;
 use tracing::{debug, info};
 
@@ -35,11 +35,8 @@ use super::headers::From;
 use super::stream::Stream;
 use super::tunnel::{self, Side, event_stream};
 use crate::listen::proxied;
-use crate::listen::rewound::{HTTP2_PREFACE, Rewound};
 use crate::reason;
-use crate::shutdown::Tracked;
 use gate::{Gate, Verdict};
-use streams::Streams;
 
 /// What is read of a connection at first: more than most heads have.
 const FIRST_READ: usize = 2 << 10;
@@ -49,12 +46,6 @@ const OPENING: Duration = Duration::from_secs(10);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// So much hyper keeps of what a client is slow to take, in bytes.
 const MAX_UNREAD: usize = 64 << 10;
-/// How often an HTTP/2 connection is pinged, and how long the answer may take.
-const HTTP2_PING: Duration = Duration::from_secs(20);
-/// At most so many requests at once on an HTTP/2 connection.
-const MAX_STREAMS: u32 = 128;
-/// The longest head of a request over HTTP/2, in bytes.
-const MAX_HEAD: u32 = 16 << 10;
 /// How long a client that is turned away has time to read why.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -113,7 +104,7 @@ pub async fn connection(
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let stream = Stream::Tls(Box::new(TlsStream::Server(stream)));
     match is_http2 {
-        true => Box::pin(negotiated(stream, from, admitted, proxy)).await,
+        true => Box::pin(http2::negotiated(stream, from, admitted, proxy)).await,
         false => open(stream, from, admitted, proxy).await,
     }
 }
@@ -301,7 +292,7 @@ async fn http1(gate: Gate, client: Client, answer: Option<Response<Answer>>, adm
             proxy.tasks.spawn(stream);
         }
         (_, Some(Verdict::Http2), _) => {
-            Box::pin(http2(stream, early, from, admitted, proxy)).await;
+            Box::pin(http2::serve(stream, early, from, admitted, proxy)).await;
         }
         (_, Some(Verdict::Refused(status, reason)), Err(_)) => {
             info!(client = %from.client, status = status.as_u16(), reason, "request refused");
@@ -324,93 +315,6 @@ fn joined(first: Bytes, second: Bytes) -> Bytes {
     let mut all = BytesMut::from(first);
     all.extend_from_slice(&second);
     all.freeze()
-}
-
-/// HTTP/2 that TLS has agreed on. hyper would wait for its preface for ever.
-async fn negotiated(mut stream: Stream, from: From, admitted: Admitted, proxy: Arc<Proxy>) {
-    let mut preface = [0; HTTP2_PREFACE.len()];
-    let reading = timeout(OPENING, stream.read_exact(&mut preface));
-    if let Some(Ok(Ok(_))) = proxy.stop.run_until_cancelled(reading).await {
-        let early = Bytes::copy_from_slice(&preface);
-        http2(stream, early, from, admitted, proxy).await;
-    }
-}
-
-async fn http2(stream: Stream, early: Bytes, from: From, admitted: Admitted, proxy: Arc<Proxy>) {
-    let until = until(&proxy);
-    let streams = Streams::new(proxy.admission.clone(), from.client.ip());
-    let client = Arc::new(Client {
-        proxy: proxy.clone(),
-        from,
-        until,
-        control: None,
-        used: AtomicBool::new(false),
-        streams: Some(streams.clone()),
-    });
-    let admitted = Arc::new(admitted);
-    let service = service_fn(|request| {
-        let (client, admitted) = (client.clone(), admitted.clone());
-        async move {
-            let proxy = client.proxy.clone();
-            Ok::<_, Infallible>(match client.outcome(request).await {
-                Outcome::Answer(response) => response,
-                Outcome::Tunnel(response, mut opened) => {
-                    let upgrade = opened.client.take();
-                    proxy.tasks.clone().spawn(async move {
-                        let Some(Ok(upgraded)) =
-                            futures_util::future::OptionFuture::from(upgrade).await
-                        else {
-                            return;
-                        };
-                        let side = Side {
-                            stream: Stream::Http2(Box::new(TokioIo::new(upgraded))),
-                            early: Bytes::new(),
-                        };
-                        tunneled(side, *opened, until, admitted, proxy).await;
-                    });
-                    response
-                }
-                Outcome::Stream(_) => unreachable!("only where nothing else is on the connection"),
-            })
-        }
-    });
-    let connection = http2::Builder::new(Tracked(proxy.tasks.clone()))
-        .timer(TokioTimer::new())
-        .keep_alive_interval(HTTP2_PING)
-        .keep_alive_timeout(HTTP2_PING)
-        .max_header_list_size(MAX_HEAD)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_send_buf_size(MAX_UNREAD)
-        .enable_connect_protocol()
-        .serve_connection(TokioIo::new(Rewound::new(stream, early)), service);
-    let mut connection = pin!(connection);
-    let result = tokio::select! {
-        result = &mut connection => result,
-        () = async { tokio::select! {
-            () = leaving(&proxy, until) => {}
-            () = unused(&streams) => {}
-        } } => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
-        let reason = reason::of(&error.into());
-        debug!(client = %from.client, %reason, "connection failed");
-    }
-}
-
-/// Comes when an HTTP/2 connection has been without a request for some time.
-async fn unused(streams: &Streams) {
-    let mut before = None;
-    loop {
-        let now = streams.seen_and_none_open();
-        if now.is_some() && now == before {
-            return;
-        }
-        before = now;
-        sleep(HEAD_TIMEOUT).await;
-    }
 }
 
 /// What a connection is from its switch of protocols to its end.

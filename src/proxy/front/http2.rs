@@ -1,0 +1,128 @@
+//! A client's connection that speaks HTTP/2, on which each request may be a WebSocket of its own (RFC 8441).
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use super::streams::Streams;
+use super::{HEAD_TIMEOUT, MAX_UNREAD, OPENING, leaving, tunneled, until};
+use crate::listen::rewound::{HTTP2_PREFACE, Rewound};
+use crate::proxy::Proxy;
+use crate::proxy::admission::Admitted;
+use crate::proxy::forward::{Client, Outcome};
+use crate::proxy::headers::From;
+use crate::proxy::stream::Stream;
+use crate::proxy::tunnel::Side;
+use crate::reason;
+use crate::shutdown::Tracked;
+
+/// How often an HTTP/2 connection is pinged, and how long the answer may take.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+/// At most so many requests at once on an HTTP/2 connection.
+const MAX_STREAMS: u32 = 128;
+/// The longest head of a request over HTTP/2, in bytes.
+const MAX_HEAD: u32 = 16 << 10;
+
+/// HTTP/2 that TLS has agreed on. hyper would wait for its preface for ever.
+pub async fn negotiated(mut stream: Stream, from: From, admitted: Admitted, proxy: Arc<Proxy>) {
+    let mut preface = [0; HTTP2_PREFACE.len()];
+    let reading = timeout(OPENING, stream.read_exact(&mut preface));
+    if let Some(Ok(Ok(_))) = proxy.stop.run_until_cancelled(reading).await {
+        let early = Bytes::copy_from_slice(&preface);
+        serve(stream, early, from, admitted, proxy).await;
+    }
+}
+
+/// Serves HTTP/2 until the connection ends. `early` has been read of it.
+pub async fn serve(
+    stream: Stream,
+    early: Bytes,
+    from: From,
+    admitted: Admitted,
+    proxy: Arc<Proxy>,
+) {
+    let until = until(&proxy);
+    let streams = Streams::new(proxy.admission.clone(), from.client.ip());
+    let client = Arc::new(Client {
+        proxy: proxy.clone(),
+        from,
+        until,
+        control: None,
+        used: AtomicBool::new(false),
+        streams: Some(streams.clone()),
+    });
+    let admitted = Arc::new(admitted);
+    let service = service_fn(|request| {
+        let (client, admitted) = (client.clone(), admitted.clone());
+        async move {
+            let proxy = client.proxy.clone();
+            Ok::<_, Infallible>(match client.outcome(request).await {
+                Outcome::Answer(response) => response,
+                Outcome::Tunnel(response, mut opened) => {
+                    let upgrade = opened.client.take();
+                    proxy.tasks.clone().spawn(async move {
+                        let Some(Ok(upgraded)) =
+                            futures_util::future::OptionFuture::from(upgrade).await
+                        else {
+                            return;
+                        };
+                        let side = Side {
+                            stream: Stream::Http2(Box::new(TokioIo::new(upgraded))),
+                            early: Bytes::new(),
+                        };
+                        tunneled(side, *opened, until, admitted, proxy).await;
+                    });
+                    response
+                }
+                Outcome::Stream(_) => unreachable!("only where nothing else is on the connection"),
+            })
+        }
+    });
+    let connection = http2::Builder::new(Tracked(proxy.tasks.clone()))
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HTTP2_PING)
+        .keep_alive_timeout(HTTP2_PING)
+        .max_header_list_size(MAX_HEAD)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(MAX_UNREAD)
+        .enable_connect_protocol()
+        .serve_connection(TokioIo::new(Rewound::new(stream, early)), service);
+    let mut connection = pin!(connection);
+    let result = tokio::select! {
+        result = &mut connection => result,
+        () = async { tokio::select! {
+            () = leaving(&proxy, until) => {}
+            () = unused(&streams) => {}
+        } } => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        let reason = reason::of(&error.into());
+        debug!(client = %from.client, %reason, "connection failed");
+    }
+}
+
+/// Comes when an HTTP/2 connection has been without a request for some time.
+async fn unused(streams: &Streams) {
+    let mut before = None;
+    loop {
+        let now = streams.seen_and_none_open();
+        if now.is_some() && now == before {
+            return;
+        }
+        before = now;
+        sleep(HEAD_TIMEOUT).await;
+    }
+}
