@@ -2,6 +2,7 @@
 
 mod args;
 mod proxy;
+mod route;
 mod values;
 
 use std::sync::Arc;
@@ -21,12 +22,9 @@ use args::{Command, ConnectArgs, HopArgs, PublishArgs};
 use crate::client::publish::{Data, Publish};
 use crate::client::tail::Tail;
 use crate::client::{publish, tail};
-use crate::endpoint::fanout::Settings;
 use crate::reason;
-use crate::route::Origins;
-use crate::source::produce::Produce;
+use crate::route::Policy;
 use crate::source::upstream::Upstream;
-use crate::stream::history::Limits;
 use crate::tls::client_config;
 
 /// What the process is to do.
@@ -57,22 +55,12 @@ pub enum Role {
     Proxy(Box<crate::proxy::Config>),
 }
 
-/// A hop: one route, as the flags describe it.
+/// A hop.
 pub struct Hop {
     /// `host:port` to listen on.
     pub address: String,
-    /// The path of the stream.
-    pub path: String,
-    /// Upstreams to read.
-    pub upstreams: Vec<Upstream>,
-    /// Random events, if wanted.
-    pub produce: Option<Produce>,
-    /// The bounds of the history.
-    pub history: Limits,
-    /// What holds for each subscriber.
-    pub subscribers: Settings,
-    /// The pages of other servers that are let in.
-    pub origins: Origins,
+    /// What it serves there.
+    pub routes: Vec<Policy>,
     /// How long stopping may take.
     pub drain: Duration,
 }
@@ -206,56 +194,11 @@ fn no_hop_flags(matches: &ArgMatches) -> Usage<()> {
 
 fn hop(args: HopArgs, matches: &ArgMatches) -> Usage<Hop> {
     let (address, path) = serve_at(&args, matches)?;
-    let urls = consumed(&args, matches)?;
-    let connect = connect(&args.connect, matches, &urls)?;
-    let upstreams: Vec<_> = urls.iter().map(|url| connect.upstream(url)).collect();
-    if upstreams.is_empty() {
-        for flag in ["consume_ca", "consume_header", "consume_message"] {
-            if given(matches, flag) == 2 {
-                let flag = flag.replace('_', "-");
-                return Err(format!(
-                    "--{flag} says how to reach an upstream, but there is none: add --consume URL"
-                ));
-            }
-        }
-    }
-    // Who publishes is a source as well.
-    let has_source = !upstreams.is_empty() || args.accept_publish;
-    let produce = produces(&args, matches, has_source)?.then(|| Produce {
-        address: address.clone(),
-        rate: args.produce_rate,
-        size: args.produce_size,
-    });
-    let mut origins = lines(matches, "allow_origin", &args.allow_origin);
-    for origin in &mut origins {
-        // As it stands in an address bar; a browser says it without.
-        if let Some(bare) = origin.strip_suffix('/') {
-            *origin = bare.to_owned();
-        }
-    }
-    if let Some(wrong) = origins.iter().find(|origin| !values::is_origin(origin)) {
-        return Err(format!(
-            "--allow-origin: '{wrong}' is no origin, such as https://app.example, and not *"
-        ));
-    }
+    let drain = args.drain;
     Ok(Hop {
-        path,
+        routes: vec![route::policy(args.route, &path, matches)?],
         address,
-        upstreams,
-        produce,
-        history: Limits {
-            bytes: args.history,
-            count: args.history_count,
-            age: args.history_age,
-        },
-        subscribers: Settings {
-            ping_interval: args.connect.ping_interval,
-            max_message_size: args.connect.max_message_size,
-            overload: args.overload,
-            accept_publish: args.accept_publish,
-        },
-        origins: Origins(origins),
-        drain: args.drain,
+        drain,
     })
 }
 
@@ -314,82 +257,9 @@ fn serve_at(args: &HopArgs, matches: &ArgMatches) -> Usage<(String, String)> {
         _ => {
             values::check_address(&args.serve_address)
                 .map_err(|error| format!("--serve-address: {error}"))?;
-            let path =
-                values::path(&args.serve_path).map_err(|error| format!("--serve-path: {error}"))?;
-            Ok((args.serve_address.clone(), path))
+            Ok((args.serve_address.clone(), args.route.serve_path.clone()))
         }
     }
-}
-
-/// The event URLs to consume, from `--consume` and from the two flags that say the same for one.
-fn consumed(args: &HopArgs, matches: &ArgMatches) -> Usage<Vec<Url>> {
-    let mut urls: Vec<_> = match given(matches, "consume") {
-        // URLs hold no white space, so that it can separate them in a variable.
-        1 => args
-            .consume
-            .iter()
-            .flat_map(|list| list.split_whitespace())
-            .collect(),
-        _ => args.consume.iter().map(String::as_str).collect(),
-    };
-    let parts = given(matches, "consume_address").max(given(matches, "consume_path"));
-    let composed;
-    if let Some(address) = &args.consume_address {
-        values::check_address(address).map_err(|error| format!("--consume-address: {error}"))?;
-        let path =
-            values::path(&args.consume_path).map_err(|error| format!("--consume-path: {error}"))?;
-        composed = format!("ws://{address}{path}");
-        // A flag outranks a variable: `--consume` on the command line is not joined by an address from the environment.
-        match parts.cmp(&given(matches, "consume")) {
-            std::cmp::Ordering::Less => {}
-            std::cmp::Ordering::Equal => urls.push(&composed),
-            std::cmp::Ordering::Greater => urls = vec![&composed],
-        }
-    } else if given(matches, "consume_path") == 2 {
-        return Err(
-            "--consume-path needs --consume-address HOST:PORT (or say both with --consume URL)"
-                .into(),
-        );
-    }
-    urls.into_iter().map(values::event_url).collect()
-}
-
-/// Whether to produce random events.
-fn produces(args: &HopArgs, matches: &ArgMatches, has_source: bool) -> Usage<bool> {
-    let wanted = if args.produce {
-        given(matches, "produce")
-    } else {
-        0
-    };
-    let unwanted = if args.no_produce {
-        given(matches, "no_produce")
-    } else {
-        0
-    };
-    if wanted > 0 && wanted == unwanted {
-        return Err("--produce and --no-produce exclude each other".into());
-    }
-    let produces = if wanted == unwanted {
-        !has_source
-    } else {
-        wanted > unwanted
-    };
-    if !produces && !has_source {
-        return Err(
-            "with --no-produce and no source nothing could bring events: add --consume URL or --accept-publish".into(),
-        );
-    }
-    if !produces {
-        for flag in ["produce_rate", "produce_size"] {
-            if given(matches, flag) == 2 {
-                let flag = flag.replace('_', "-");
-                return Err(format!(
-                    "--{flag} has no effect without the generator: add --produce"
-                ));
-            }
-        }
-    }
-    Ok(produces)
 }
 
 /// How to reach upstreams, all alike.

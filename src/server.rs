@@ -4,7 +4,10 @@
 //! has answered at all: as the bare socket, together with whatever the client has sent behind its request, and hyper's
 //! buffers are gone.
 
+mod asked;
+mod list;
 mod noted;
+mod origin;
 mod request;
 
 use std::convert::Infallible;
@@ -33,10 +36,11 @@ use crate::endpoint::websocket::input::Unheard;
 use crate::listen::Listeners;
 use crate::listen::rewound::{HTTP2_PREFACE, Rewound};
 use crate::reason;
-use crate::route::Route;
+use crate::route::Routes;
+use crate::route::served::Lease;
 use crate::shutdown::Tracked;
 use crate::wire::Format;
-use request::{Context, Handover, Outcome};
+use request::{Context, Handover, Kind, Outcome};
 
 /// A request's head must be here by then, however slowly it arrives.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,18 +56,18 @@ const MAX_STREAMS: u32 = 128;
 /// So much of each answer hyper keeps for a client that does not read: it is not in history any more, and not bounded by it.
 const MAX_UNREAD: usize = 32 << 10;
 
-/// Serves `route` until `stop` is cancelled. The connections run on as `tasks`. So does accepting: on a worker thread, where
+/// Serves `routes` until `stop` is cancelled. The connections run on as `tasks`. So does accepting: on a worker thread, where
 /// what is accepted is served, and not on one that must wake another for each.
 pub async fn serve(
     mut listeners: Listeners,
-    route: Arc<Route>,
+    routes: Arc<Routes>,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
     let accepting = tasks.clone().spawn(async move {
         while let Some((socket, address)) = stop.run_until_cancelled(listeners.accept()).await {
-            let (route, stop) = (route.clone(), stop.clone());
-            tasks.spawn(connection(socket, address, route, tasks.clone(), stop));
+            let (routes, stop) = (routes.clone(), stop.clone());
+            tasks.spawn(connection(socket, address, routes, tasks.clone(), stop));
         }
     });
     accepting.await.expect("accepting does not panic");
@@ -73,12 +77,12 @@ pub async fn serve(
 async fn connection(
     socket: TcpStream,
     address: SocketAddr,
-    route: Arc<Route>,
+    routes: Arc<Routes>,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
     let context = Context {
-        route,
+        routes,
         address,
         stop,
         activity: Arc::default(),
@@ -141,7 +145,17 @@ async fn http1(socket: TcpStream, context: &Context) -> hyper::Result<Left> {
     let mut stopping = false;
     let result = loop {
         let step = poll_fn(|cx| match connection.poll_without_shutdown(cx) {
-            Poll::Pending if matches!(*lock(), Some(Handover::Body(..))) => Poll::Ready(Ok(())),
+            Poll::Pending
+                if matches!(
+                    *lock(),
+                    Some(Handover {
+                        kind: Kind::Body(..),
+                        ..
+                    })
+                ) =>
+            {
+                Poll::Ready(Ok(()))
+            }
             poll => poll,
         });
         tokio::select! {
@@ -174,37 +188,41 @@ async fn hand_over(
     early: Bytes,
     handover: Handover,
 ) -> Result<()> {
-    let route = &context.route;
-    let (format, early, preface, subscription, publish) = match handover {
-        Handover::WebSocket(subscription, publish) => {
+    let Handover {
+        lease: Lease { stream, user },
+        kind,
+    } = handover;
+    let (format, early, preface, subscription, publish) = match kind {
+        Kind::WebSocket(subscription, publish) => {
             let format = Format::WebSocket;
             (format, early, Bytes::new(), subscription, publish)
         }
-        Handover::Body(format, preface, subscription) => {
+        Kind::Body(format, preface, subscription) => {
             (format, early, preface, subscription, Err(Unheard::Nobody))
         }
-        Handover::Hop => {
+        Kind::Hop => {
             let joining = async {
                 let (hello, early) = hello::receive(&socket, early).await?;
-                let joined = hello::join(&route.log, &hello).await?;
+                let joined = hello::join(&stream.log, &hello).await?;
                 anyhow::Ok((joined, early))
             };
             let Some(joined) = context.stop.run_until_cancelled(joining).await else {
                 return Ok(());
             };
             let (joined, early) = joined?;
-            let welcome = hello::welcome(&joined, &route.via);
+            let welcome = hello::welcome(&joined, &stream.via);
             let publish = Err(Unheard::Nobody);
             (Format::Hop, early, welcome, joined.subscription, publish)
         }
     };
-    route.fanout(format).serve(Arrival {
+    stream.fanout(format).serve(Arrival {
         socket,
         address: context.address,
         early,
         preface,
         subscription,
         publish,
+        user,
     });
     Ok(())
 }

@@ -66,15 +66,11 @@ pub fn shown(url: &Url) -> Url {
 }
 
 impl Upstream {
-    /// Whether this URL plainly is `path` at one of these addresses. A name other than localhost is not looked up.
-    pub fn is_at(&self, addresses: &[SocketAddr], path: &str) -> bool {
+    /// Whether this URL plainly leads to one of these addresses. A name other than localhost is not looked up.
+    pub fn is_at(&self, addresses: &[SocketAddr]) -> bool {
         let host = self.url.host_str().unwrap_or_default();
-        matches!(self.url.scheme(), "ws" | "http")
-            && self.url.path() == path
-            && self
-                .url
-                .port_or_known_default()
-                .is_some_and(|port| listen::leads_to(addresses, host, port))
+        let port = self.url.port_or_known_default();
+        port.is_some_and(|port| listen::leads_to(addresses, host, port))
     }
 
     /// Adds the headers that are meant for this upstream and for no other: credentials from the URL, and what the user
@@ -175,29 +171,30 @@ pub struct Presence {
 impl Presence {
     /// There has been no connection yet.
     pub fn of(upstream: &Upstream, to: &Destination) -> Self {
-        let presence = Self {
+        Self {
             url: upstream.to_string(),
             is_lost: false,
             was_connected: false,
             via: to.via.clone(),
             number: to.number,
-        };
-        presence.set_connected(false);
-        presence
+        }
     }
 
     /// A connection has been made.
     pub fn connected(&mut self) {
         self.is_lost = false;
         self.was_connected = true;
-        self.set_connected(true);
+        self.via.connected(self.number);
         info!(url = self.url, "upstream connected");
     }
 
     /// An attempt to connect has failed, or a connection has ended.
     pub fn lost(&mut self, error: &anyhow::Error) {
-        self.set_connected(false);
         let reason = reason::of(error);
+        let refused = error.downcast_ref::<super::refusal::Refused>();
+        let refused = refused.filter(|refused| refused.status.is_client_error());
+        let refused = refused.map(|refused| (refused.status.as_u16(), reason.clone()));
+        self.via.lost(self.number, refused);
         if std::mem::replace(&mut self.is_lost, true) {
             debug!(url = self.url, %reason, "upstream still away");
         } else if self.was_connected {
@@ -209,11 +206,8 @@ impl Presence {
 
     /// It has said that there is no more to come.
     pub fn ended(&self) {
-        self.set_connected(false);
-        info!(url = self.url, "upstream has ended: it answered 204");
-    }
-
-    fn set_connected(&self, connected: bool) {
-        self.via.set_connected(self.number, &self.url, connected);
+        const REASON: &str = "upstream has ended: it answered 204";
+        self.via.lost(self.number, Some((204, REASON.to_owned())));
+        info!(url = self.url, "{REASON}");
     }
 }
