@@ -1,6 +1,7 @@
 //! Flags and environment variables, turned once into a typed [`Config`]. What does not fit together is a usage error.
 
 mod args;
+mod auth;
 mod proxy;
 mod values;
 
@@ -18,6 +19,7 @@ use url::Url;
 pub use args::{Args, LogFormat};
 use args::{Command, ConnectArgs, HopArgs, PublishArgs};
 
+use crate::auth::Auth;
 use crate::client::publish::{Data, Publish};
 use crate::client::tail::Tail;
 use crate::client::{publish, tail};
@@ -73,6 +75,8 @@ pub struct Hop {
     pub subscribers: Settings,
     /// The pages of other servers that are let in.
     pub origins: Origins,
+    /// Says who may what; none if everyone may everything.
+    pub auth: Option<Arc<Auth>>,
     /// How long stopping may take.
     pub drain: Duration,
 }
@@ -255,6 +259,7 @@ fn hop(args: HopArgs, matches: &ArgMatches) -> Usage<Hop> {
             accept_publish: args.accept_publish,
         },
         origins: Origins(origins),
+        auth: auth::auth(&args.auth, matches)?,
         drain: args.drain,
     })
 }
