@@ -1,6 +1,7 @@
 //! Flags and environment variables, turned once into a typed [`Config`]. What does not fit together is a usage error.
 
 mod args;
+mod auth;
 mod proxy;
 mod route;
 mod values;
@@ -19,6 +20,7 @@ use url::Url;
 pub use args::{Args, LogFormat};
 use args::{Command, ConnectArgs, HopArgs, PublishArgs};
 
+use crate::auth::Auth;
 use crate::client::publish::{Data, Publish};
 use crate::client::tail::Tail;
 use crate::client::{publish, tail};
@@ -61,6 +63,8 @@ pub struct Hop {
     pub address: String,
     /// What it serves there.
     pub routes: Vec<Policy>,
+    /// Says who may what; none if everyone may everything.
+    pub auth: Option<Arc<Auth>>,
     /// How long stopping may take.
     pub drain: Duration,
 }
@@ -196,6 +200,7 @@ fn hop(args: HopArgs, matches: &ArgMatches) -> Usage<Hop> {
     let (address, path) = serve_at(&args, matches)?;
     let drain = args.drain;
     Ok(Hop {
+        auth: auth::auth(&args.auth, matches)?,
         routes: vec![route::policy(args.route, &path, matches)?],
         address,
         drain,

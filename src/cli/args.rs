@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::auth::AuthArgs;
 use super::proxy::ProxyArgs;
 use super::route::RouteArgs;
 use super::values;
@@ -93,6 +94,10 @@ pub struct HopArgs {
     /// When stopping, how long subscribers may take to close
     #[arg(long, env = "WSEVENT_DRAIN", value_name = "DURATION", default_value = "5s", value_parser = values::duration, help_heading = "Serving")]
     pub drain: Duration,
+
+    /// Who may what
+    #[command(flatten)]
+    pub auth: AuthArgs,
 
     /// What is served
     #[command(flatten)]
