@@ -10,6 +10,7 @@ mod handshake;
 mod harness;
 mod http_source;
 mod links;
+mod login;
 mod peers;
 mod produce;
 mod protocol;
