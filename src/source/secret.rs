@@ -75,14 +75,6 @@ impl Secret {
         Ok(Self { text, variables })
     }
 
-    /// A text as it is.
-    pub fn plain(text: impl Into<String>) -> Self {
-        Self {
-            text: Text::Given(text.into()),
-            variables: Vec::new(),
-        }
-    }
-
     /// The text, as it is now.
     pub async fn read(&self) -> Result<String> {
         match &self.text {
@@ -151,7 +143,6 @@ fn load(path: &Path) -> Result<String> {
 }
 
 /// A text with its variables replaced.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expanded {
     /// The text.
     pub text: String,

@@ -9,10 +9,8 @@ mod verdicts;
 
 fn upstream() -> Upstream {
     let key = HeaderName::from_static("x-key");
-    to(
-        "ws://me:pa%35word@host/x?key=t0ken+s",
-        vec![(key, Secret::plain("Bearer b3arer"))],
-    )
+    let secret = Secret::parse("Bearer b3arer").expect("a text");
+    to("ws://me:pa%35word@host/x?key=t0ken+s", vec![(key, secret)])
 }
 
 fn to(url: &str, headers: Vec<(HeaderName, Secret)>) -> Upstream {
