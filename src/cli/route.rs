@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::builder::BoolishValueParser;
-use url::Url;
 
-use super::args::ConnectArgs;
-use super::{Usage, connect, given, lines, values};
+use super::connect::{ConnectArgs, EventUrl, connect, event_url, none_to_reach};
+use super::{Usage, given, lines, values};
 use crate::endpoint::fanout::{Overload, Settings};
 use crate::route::pattern::Pattern;
 use crate::route::{Origins, Policy};
@@ -140,7 +139,7 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
     let pattern = Pattern::new(path, names).map_err(|error| format!("--serve-path: {error}"))?;
     let urls = consumed(&args, matches)?;
     for url in &urls {
-        let fits = pattern.check_upstream(url);
+        let fits = pattern.check_upstream(&url.url);
         fits.map_err(|why| format!("--consume with --serve-path {pattern}: {why}"))?;
     }
     if !pattern.is_on_demand() {
@@ -156,14 +155,7 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
     let connect = connect(&args.connect, matches, &urls)?;
     let upstreams: Vec<_> = urls.iter().map(|url| connect.upstream(url)).collect();
     if upstreams.is_empty() {
-        for flag in ["consume_ca", "consume_header", "consume_message"] {
-            if given(matches, flag) == 2 {
-                let flag = flag.replace('_', "-");
-                return Err(format!(
-                    "--{flag} says how to reach an upstream, but there is none: add --consume URL"
-                ));
-            }
-        }
+        none_to_reach(matches)?;
     }
     // Who publishes is a source as well.
     let has_source = !upstreams.is_empty() || args.accept_publish;
@@ -212,7 +204,7 @@ fn origins(args: &RouteArgs, matches: &ArgMatches) -> Usage<Origins> {
 }
 
 /// The event URLs to consume, from `--consume` and from the two flags that say the same for one.
-fn consumed(args: &RouteArgs, matches: &ArgMatches) -> Usage<Vec<Url>> {
+fn consumed(args: &RouteArgs, matches: &ArgMatches) -> Usage<Vec<EventUrl>> {
     let mut urls: Vec<_> = match given(matches, "consume") {
         // URLs hold no white space, so that it can separate them in a variable.
         1 => args
@@ -241,7 +233,7 @@ fn consumed(args: &RouteArgs, matches: &ArgMatches) -> Usage<Vec<Url>> {
                 .into(),
         );
     }
-    urls.into_iter().map(values::event_url).collect()
+    urls.into_iter().map(event_url).collect()
 }
 
 /// Whether to produce random events.

@@ -11,6 +11,7 @@ mod handshake;
 mod harness;
 mod http_source;
 mod links;
+mod login;
 mod on_demand;
 mod peers;
 mod produce;
