@@ -2,6 +2,7 @@
 
 mod args;
 mod proxy;
+mod retain;
 mod values;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::route::Origins;
 use crate::source::produce::Produce;
 use crate::source::upstream::Upstream;
 use crate::stream::history::Limits;
+use crate::stream::retained::Retain;
 use crate::tls::client_config;
 
 /// What the process is to do.
@@ -69,6 +71,8 @@ pub struct Hop {
     pub produce: Option<Produce>,
     /// The bounds of the history.
     pub history: Limits,
+    /// What is kept beside it.
+    pub retain: Option<Retain>,
     /// What holds for each subscriber.
     pub subscribers: Settings,
     /// The pages of other servers that are let in.
@@ -238,6 +242,8 @@ fn hop(args: HopArgs, matches: &ArgMatches) -> Usage<Hop> {
             "--allow-origin: '{wrong}' is no origin, such as https://app.example, and not *"
         ));
     }
+    let is_max_given = given(matches, "retain_max") == 2;
+    let retain = args.retain.checked(args.overload, is_max_given)?;
     Ok(Hop {
         path,
         address,
@@ -248,6 +254,7 @@ fn hop(args: HopArgs, matches: &ArgMatches) -> Usage<Hop> {
             count: args.history_count,
             age: args.history_age,
         },
+        retain,
         subscribers: Settings {
             ping_interval: args.connect.ping_interval,
             max_message_size: args.connect.max_message_size,

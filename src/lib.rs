@@ -96,7 +96,7 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
     let serving = addresses.first().map_or(hop.address.clone(), |first| {
         real_address(&hop.address, first.port())
     });
-    let log = Arc::new(EventLog::new(hop.history));
+    let log = Arc::new(EventLog::retaining(hop.history, hop.retain));
     let via = Arc::new(Via::new(Instance {
         id: log.origin(),
         address: serving.as_str().into(),

@@ -7,6 +7,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::proxy::ProxyArgs;
+use super::retain::RetainArgs;
 use super::values;
 use crate::client::{publish, tail};
 use crate::endpoint::fanout::Overload;
@@ -112,7 +113,7 @@ pub struct HopArgs {
     #[arg(long, env = "WSEVENT_HISTORY_COUNT", value_name = "N", value_parser = values::count, help_heading = "Serving")]
     pub history_count: Option<usize>,
 
-    /// What happens to a subscriber that falls out of history: it is closed with 1013 (SSE and NDJSON end) and may resume, or it skips to the oldest event still held, after a gap notice
+    /// What happens to a subscriber that falls out of history: it is closed with 1013 (SSE and NDJSON end) and may resume, or it skips to the oldest event still held, after a gap notice; or, even before that, events are merged for it (conflate): it is given the newest of each key, with --retain
     #[arg(
         long,
         env = "WSEVENT_OVERLOAD",
@@ -123,6 +124,10 @@ pub struct HopArgs {
         help_heading = "Serving"
     )]
     pub overload: Overload,
+
+    /// Kept state
+    #[command(flatten)]
+    pub retain: RetainArgs,
 
     /// Let clients publish: by POST, and by messages on a WebSocket
     #[arg(long, env = "WSEVENT_ACCEPT_PUBLISH", value_parser = BoolishValueParser::new(), help_heading = "Serving")]

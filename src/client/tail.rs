@@ -15,13 +15,13 @@ use tokio_tungstenite::tungstenite::Message;
 use tracing::{info, warn};
 use url::Url;
 
-use crate::event::{EventId, Gap};
+use crate::event::{EventId, Gap, Merged, Snapshot};
 use crate::reason;
 use crate::source::Backoff;
 use crate::source::http::client::{Answer, Client, EVENT_STREAM, NDJSON, Stream};
 use crate::source::upstream::Upstream;
 use crate::source::websocket::{Connected, Offer};
-use crate::wire::hop::{Begin, Control, Hello};
+use crate::wire::hop::{Begin, Control, Hello, StateWish};
 use output::{Output, output_closed};
 use websocket::Messages;
 
@@ -210,6 +210,7 @@ impl WebSocket {
             id: None,
             have: have.to_vec(),
             from: if have.is_empty() { begin } else { Begin::First },
+            state: StateWish::Missed,
         });
         let hello = Message::text(hello.to_string());
         connected.link.send(hello).await?;
@@ -335,4 +336,25 @@ fn warn_of(gap: &Gap, url: &str) {
         .as_deref()
         .map(|after| after.escape_debug().to_string());
     warn!(url, after, next, lost = gap.lost, "events are missing");
+}
+
+/// Tells of the state that the stream begins with.
+fn tell_of_snapshot(boundary: &Snapshot, url: &str) {
+    match boundary {
+        Snapshot::Begin { count } => info!(url, count, "the state of the stream comes first"),
+        Snapshot::End { .. } => info!(url, "the state of the stream is here"),
+    }
+}
+
+/// Tells that events were merged because they were not read fast enough.
+fn warn_of_merged(merged: &Merged, url: &str) {
+    let id = |id: Option<EventId>| id.map(|id| id.to_string());
+    let (after, next) = (id(merged.after), id(merged.next));
+    warn!(
+        url,
+        after,
+        next,
+        merged = merged.merged,
+        "events were merged"
+    );
 }

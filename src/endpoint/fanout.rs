@@ -33,6 +33,8 @@ use tracing::info;
 
 use crate::endpoint::websocket::input::{Input, Unheard};
 use crate::event::Labels;
+use crate::stream::cursor::Cursor;
+use crate::stream::walk::Walk;
 use crate::stream::{EventLog, Subscription};
 use crate::wire::Format;
 use connection::Connection;
@@ -49,6 +51,9 @@ pub enum Overload {
     Disconnect,
     /// It goes on with the oldest event still held, after a gap notice.
     Skip,
+    /// When it can take more, it is given the newest event of each key only; even before it falls out of history. For streams
+    /// whose state is kept.
+    Conflate,
 }
 
 /// What holds for each subscriber of a stream.
@@ -90,6 +95,15 @@ impl Audience {
         match self.format {
             Format::Hop => Overload::Disconnect,
             _ => self.overload,
+        }
+    }
+
+    /// For a subscriber that stands at `at` and is behind: where it reads on and what it gets before that, if events are to be
+    /// merged for it.
+    fn catch_up(&self, at: Cursor, is_passed: bool) -> Option<(Cursor, Walk)> {
+        match self.overload() {
+            Overload::Conflate => self.log.catch_up(self.format, at.index, is_passed),
+            Overload::Disconnect | Overload::Skip => None,
         }
     }
 
@@ -187,13 +201,12 @@ impl Fanout {
         let shard =
             &self.shards[self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()];
         let input = Input::new(self.max_message_size);
-        let Subscription { cursor, tape, head } = arrival.subscription;
+        let head = arrival.subscription.head.clone();
         let connection = Arc::new(Connection::new(
             arrival.socket,
             address,
             arrival.preface,
-            cursor,
-            tape,
+            arrival.subscription,
             shard.tick(),
         ));
         // Before anything is written: who has an answer is counted.

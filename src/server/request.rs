@@ -23,7 +23,7 @@ use crate::http_message;
 use crate::route::Route;
 use crate::source::publish::{self, Refused};
 use crate::stream::Subscription;
-use crate::stream::join::{Resumed, Wish};
+use crate::stream::join::{Resumed, StateWish, Wish};
 use crate::wire::{Format, RESUMED, hop};
 
 /// What a request becomes.
@@ -191,15 +191,16 @@ impl Context {
                 ));
             }
         };
-        let wish = wish(request)?;
+        let (wish, wants) = wish(request)?;
         if request.method == Method::HEAD {
             let headers = answer::headers(format, Resumed::No);
             return Ok(Outcome::Answer(with_headers(headers, body::full(""))));
         }
         let route = &self.route;
         route.log.wait_for(&wish).await;
-        let joined = route.log.subscribe(format, &wish);
+        let joined = route.log.subscribe_with(format, &wish, wants);
         let mut headers = answer::headers(format, joined.resumed);
+        answer::add_state(&mut headers, &joined);
         let preface = answer::preface(format, &wish, &joined);
         if alone && request.version < Version::HTTP_2 {
             if let Ok(Some(origin)) = self.foreign_origin(request) {
@@ -243,7 +244,7 @@ impl Context {
             ]);
             return Ok(Outcome::Upgrade(response.map(body::full), Handover::Hop));
         }
-        let wish = wish(request)?;
+        let (wish, wants) = wish(request)?;
         let route = &self.route;
         // A page of somebody else's may listen, but not speak in the name of whoever has opened it.
         let publish = match &route.publisher {
@@ -257,10 +258,11 @@ impl Context {
         };
         route.log.wait_for(&wish).await;
         // Before the handshake is answered: what comes once the client knows that it is subscribed must reach it.
-        let joined = route.log.subscribe(Format::WebSocket, &wish);
+        let joined = route.log.subscribe_with(Format::WebSocket, &wish, wants);
         let mut response = handshake::response(accept);
         let resumed = HeaderValue::from_static(joined.resumed.as_str());
         response.headers_mut().insert(RESUMED, resumed);
+        answer::add_state(response.headers_mut(), &joined);
         Ok(Outcome::Upgrade(
             response.map(body::full),
             Handover::WebSocket(joined.subscription, publish),
@@ -354,17 +356,19 @@ impl Context {
     }
 }
 
-/// Lets pages of `origin` read an answer, this header of ours included (WHATWG Fetch, section 3.2.3).
+/// Lets pages of `origin` read an answer, these headers of ours included (WHATWG Fetch, section 3.2.3).
 fn let_read(headers: &mut HeaderMap, origin: &HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("wsevent-resumed"),
+        HeaderValue::from_static("wsevent-resumed, wsevent-snapshot"),
     );
 }
 
-fn wish(request: &Parts) -> Result<Wish, Refusal> {
-    answer::wish(request).map_err(|reason| refusal(StatusCode::BAD_REQUEST, reason))
+/// Where the stream is to begin, and whether with its state.
+fn wish(request: &Parts) -> Result<(Wish, StateWish), Refusal> {
+    let wish = answer::wish(request).and_then(|wish| Ok((wish, answer::state_wish(request)?)));
+    wish.map_err(|reason| refusal(StatusCode::BAD_REQUEST, reason))
 }
 
 fn with_headers(headers: HeaderMap, body: Body) -> Response<Body> {

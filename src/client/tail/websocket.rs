@@ -8,8 +8,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 
 use super::output::{Output, written};
-use super::{End, warn_of};
-use crate::event::{EventId, Payload};
+use super::{End, tell_of_snapshot, warn_of};
+use crate::event::{EventId, Payload, Snapshot};
 use crate::source::websocket::{Heartbeat, Link, close, complaint, payload};
 use crate::wire::hop::{self, Control};
 
@@ -95,6 +95,13 @@ impl<'a> Messages<'a> {
             hop::Message::Event(event) => Ok(self.is_new(event.id).then_some(event.payload)),
             hop::Message::Control(Control::Gap(gap)) => {
                 warn_of(&gap, self.url);
+                Ok(None)
+            }
+            hop::Message::Control(Control::Snapshot(boundary)) => {
+                tell_of_snapshot(&boundary, self.url);
+                if let Snapshot::End { after: Some(id) } = boundary {
+                    self.is_new(id);
+                }
                 Ok(None)
             }
             _ => Ok(None),
