@@ -4,6 +4,7 @@ mod http;
 mod output;
 mod websocket;
 
+use std::borrow::Cow;
 use std::mem;
 use std::time::Duration;
 
@@ -210,11 +211,25 @@ impl WebSocket {
             id: None,
             have: have.to_vec(),
             from: if have.is_empty() { begin } else { Begin::First },
-            state: StateWish::Missed,
+            state: self.state_wish(),
         });
         let hello = Message::text(hello.to_string());
         connected.link.send(hello).await?;
         Ok(connected)
+    }
+}
+
+impl WebSocket {
+    /// What the URL says of the state of the stream, as a server that is asked for that URL would take it.
+    fn state_wish(&self) -> StateWish {
+        let mut query = self.upstream.url.query_pairs();
+        let is_no = |(name, value): (Cow<'_, str>, Cow<'_, str>)| {
+            name == "snapshot" && matches!(&*value, "no" | "0")
+        };
+        match query.any(is_no) {
+            true => StateWish::No,
+            false => StateWish::Missed,
+        }
     }
 }
 

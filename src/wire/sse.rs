@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use memchr::memchr2;
 use serde::Serialize;
 
+use super::RESERVED_TYPES;
 use super::ndjson::{GapObject, MergedObject, SnapshotObject};
 use crate::event::{Event, Gap, Kind, Merged, Snapshot};
 pub use parser::{Item, Parser, TooLarge};
@@ -44,14 +45,20 @@ const MAX_OVERHEAD: usize = 64;
 /// LF for all of them. A type cannot hold a line end at all; CR and LF are left out of it.
 pub fn encode(event: &Event, out: &mut Vec<u8>) {
     writeln!(out, "id: {}", event.id).expect("a Vec takes all that is written");
-    encode_kept(event, out);
+    encode_without_id(event, event.event_type.as_deref(), out);
 }
 
 /// Appends the block of an event of a snapshot: the same without an id, as a browser that came back behind it would miss what it
 /// has not got of the snapshot.
 pub fn encode_kept(event: &Event, out: &mut Vec<u8>) {
-    let payload = &event.payload.bytes[..];
+    // Somebody else's server may give an event such a type. Without an id it would be taken for a notice.
     let event_type = event.event_type.as_deref();
+    let event_type = event_type.filter(|event_type| !RESERVED_TYPES.contains(event_type));
+    encode_without_id(event, event_type, out);
+}
+
+fn encode_without_id(event: &Event, event_type: Option<&str>, out: &mut Vec<u8>) {
+    let payload = &event.payload.bytes[..];
     out.reserve(MAX_OVERHEAD + event_type.map_or(0, str::len) + payload.len());
     if let Some(event_type) = event_type {
         out.extend_from_slice(b"event: ");

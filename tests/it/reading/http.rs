@@ -267,7 +267,7 @@ async fn pages_of_other_origins_may_read_where_that_is_allowed() {
             let exposed = if allowed.is_empty() {
                 ""
             } else {
-                "wsevent-resumed"
+                "wsevent-resumed, wsevent-snapshot"
             };
             assert_eq!(head.header("access-control-expose-headers"), exposed);
         }
