@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -493,18 +494,18 @@ async fn tail_prints_the_state_and_what_follows() {
 
 #[tokio::test]
 async fn too_much_state_is_said_once() {
-    let hop = Hop::start(&[KEPT, &["--retain-max", "1KiB"]].concat()).await;
+    let mut hop = Hop::start(&[KEPT, &["--retain-max", "1KiB"]].concat()).await;
     for number in 0..20 {
         publish(&hop, &format!("k{number}"), "x").await;
     }
     let state = state_of(&hop).await;
     assert!((1..20).contains(&state.len()));
     assert_eq!(state[state.len() - 1].0, "k19");
-    let warnings = hop.log.lines();
-    let warnings = warnings
-        .iter()
-        .filter(|line| line.text.contains("--retain-max"));
-    assert_eq!(warnings.count(), 1);
+    let warning = "the state is larger than --retain-max: keys that have not changed for longest are not kept";
+    hop.logged(warning).await;
+    hop.signal(Signal::TERM);
+    hop.stops_well().await;
+    assert_eq!(hop.count(warning), 1);
 }
 
 #[tokio::test]
