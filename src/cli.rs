@@ -4,6 +4,7 @@ mod args;
 mod auth;
 mod connect;
 mod proxy;
+mod retain;
 mod route;
 mod values;
 

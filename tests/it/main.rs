@@ -19,6 +19,7 @@ mod protocol;
 mod proxying;
 mod publish;
 mod reading;
+mod retained;
 mod secrets;
 mod shutdown;
 mod slow;
