@@ -197,13 +197,14 @@ fn no_hop_flags(matches: &ArgMatches) -> Usage<()> {
 
 fn hop(args: HopArgs, matches: &ArgMatches) -> Usage<Hop> {
     let (address, path) = serve_at(&args, matches)?;
-    let drain = args.drain;
-    Ok(Hop {
+    let hop = Hop {
         auth: auth::auth(&args.auth, matches)?,
         routes: vec![route::policy(args.route, &path, matches)?],
         address,
-        drain,
-    })
+        drain: args.drain,
+    };
+    args.auth.check_exposure(&hop)?;
+    Ok(hop)
 }
 
 fn publish(args: PublishArgs, matches: &ArgMatches) -> Usage<Publish> {

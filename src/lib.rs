@@ -96,7 +96,7 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
     }
     let own = (Origin::random(), &*serving);
     let routes = Routes::start(policies, own, (&tasks, &stop));
-    server::serve(listeners, Arc::new(routes), tasks.clone(), stop).await;
+    server::serve(listeners, Arc::new(routes), hop.auth, tasks.clone(), stop).await;
     shutdown::drain(&tasks, hop.drain).await;
     Ok(())
 }
