@@ -19,7 +19,7 @@
 //! - [`proxy`]: the other way to stand between: bytes pass as they are, over a connection for each client. It knows nothing of
 //!   events.
 //! - [`client`]: `wsevent tail`, `wsevent publish`.
-//! - [`cli`], [`shutdown`], [`reason`]: how a process begins and ends, and what it says when something fails.
+//! - [`cli`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
 //!
 //! `wire` imports only `event`; `stream` imports only `wire` and `event`, and never a socket; `source` and `endpoint`
 //! never import each other; one function writes to the sockets of the fan-out, and hyper to its own. The library exists for the tests and benches
@@ -35,6 +35,7 @@ pub mod http_message;
 pub mod listen;
 pub mod proxy;
 pub mod reason;
+pub mod reload;
 pub mod route;
 pub mod server;
 pub mod shutdown;
@@ -49,7 +50,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use cli::{Hop, Role};
 use event::Origin;
@@ -62,6 +63,8 @@ pub async fn run(role: Role) -> Result<ExitCode> {
     match role {
         Role::Tail(tail) => tail.run().await.map(|()| ExitCode::SUCCESS),
         Role::Publish(publish) => publish.run().await.map(|()| ExitCode::SUCCESS),
+        Role::Check(check) => Ok(check.run()),
+        Role::Explain(explain) => Ok(explain.run()),
         Role::Proxy(config) => {
             let signals = Signals::take().context("cannot listen for signals")?;
             let stop = CancellationToken::new();
@@ -77,6 +80,7 @@ pub async fn run(role: Role) -> Result<ExitCode> {
 
 /// Runs a hop until `stop` is cancelled and everything has been drained.
 async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
+    let hangups = reload::hangups()?;
     let listeners = Listeners::bind(&hop.address).await?;
     let tasks = TaskTracker::new();
     let addresses = listeners.addresses()?;
@@ -93,8 +97,23 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
         info!(%address, url = %format_args!("ws://{serving}{path}"), "listening");
     }
     let own = (Origin::random(), &*serving);
-    let routes = Routes::start(policies, own, (&tasks, &stop));
-    server::serve(listeners, Arc::new(routes), tasks.clone(), stop).await;
+    let routes = Arc::new(Routes::start(policies, own, (&tasks, &stop)));
+    // Whatever else is read from files joins here.
+    let mut again: Vec<reload::Again> = vec![];
+    if let Some(file) = hop.file {
+        if !file.ignored.is_empty() {
+            let variables = file.ignored.join(" ");
+            warn!(
+                variables,
+                "routes are in the file, so these variables do not count"
+            );
+        }
+        again.push(reload::routes(file, routes.clone(), addresses));
+    }
+    let reloading = reload::on(hangups, again);
+    let stopped = stop.clone();
+    tasks.spawn(async move { stopped.run_until_cancelled(reloading).await });
+    server::serve(listeners, routes, tasks.clone(), stop).await;
     shutdown::drain(&tasks, hop.drain).await;
     Ok(())
 }

@@ -8,6 +8,7 @@
 //!   route     policy
 //! ```
 
+pub mod find;
 pub mod path;
 pub mod pattern;
 pub mod served;
@@ -33,6 +34,7 @@ use crate::source::upstream::Upstream;
 use crate::source::{Destination, Source};
 use crate::stream::history::Limits;
 use crate::stream::via::Refusal;
+use find::{NoStream, Place};
 use pattern::{Key, Pattern};
 use served::{Lease, Served};
 
@@ -144,23 +146,6 @@ struct Table {
     routes: Vec<Arc<Route>>,
 }
 
-/// What is at a path.
-pub enum Place {
-    /// A stream, or one that could be.
-    Stream(Arc<Route>, Key),
-    /// The list of a route's streams.
-    List(Arc<Route>),
-}
-
-/// Why a request gets no stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoStream {
-    /// The status to answer with.
-    pub status: StatusCode,
-    /// Why, in one line.
-    pub reason: String,
-}
-
 /// A route: a pattern, a policy, and the streams there are.
 pub struct Route {
     /// What holds for all of them.
@@ -255,46 +240,18 @@ impl Routes {
         (added.len(), former.len())
     }
 
-    /// What is at a path, as a request has it, and a query. A path that is served as it is counts more than one with a star,
-    /// and of these the longest counts.
+    /// What is at a path, as a request has it, and a query.
     pub fn find(
         &self,
         path: &str,
         query: Option<&str>,
-    ) -> std::result::Result<Option<Place>, NoStream> {
+    ) -> std::result::Result<Option<Place<Arc<Route>>>, NoStream> {
         let table = self.table();
-        let normal = match path::normal(path) {
-            Ok(normal) => normal,
-            Err(wrong) => {
-                let bases = table.routes.iter().map(|route| &route.policy.pattern);
-                let mut below = bases.filter(|pattern| path.starts_with(pattern.base()));
-                return match below.any(Pattern::is_wildcard) {
-                    true => Err(NoStream {
-                        status: StatusCode::BAD_REQUEST,
-                        reason: wrong.to_string(),
-                    }),
-                    false => Ok(None),
-                };
-            }
-        };
-        let patterns = table
-            .routes
-            .iter()
-            .map(|route| (route, &route.policy.pattern));
-        let best = patterns
-            .clone()
-            .filter(|(_, pattern)| pattern.matches(&normal))
-            .max_by_key(|(_, pattern)| (!pattern.is_wildcard(), pattern.base().len()));
-        if let Some((route, pattern)) = best {
-            let key = pattern.key(&normal, query).map_err(|reason| NoStream {
-                status: StatusCode::BAD_REQUEST,
-                reason,
-            })?;
-            return Ok(Some(Place::Stream(route.clone(), key)));
-        }
-        let mut lists = patterns.filter(|(_, pattern)| pattern.is_wildcard());
-        let list = lists.find(|(_, pattern)| pattern.base() == normal && normal != "/");
-        Ok(list.map(|(route, _)| Place::List(route.clone())))
+        let found = find::find(&table.routes, |route| &route.policy.pattern, path, query)?;
+        Ok(found.map(|place| match place {
+            Place::Stream(route, key) => Place::Stream(route.clone(), key),
+            Place::List(route) => Place::List(route.clone()),
+        }))
     }
 }
 

@@ -54,7 +54,7 @@ impl Asked<'_> {
         let lease = self.route.open(self.key)?;
         match lease.stream.is_there().await {
             Ok(()) => Ok(lease),
-            Err(refused) => Err(crate::route::NoStream::from(&refused).into()),
+            Err(refused) => Err(crate::route::find::NoStream::from(&refused).into()),
         }
     }
 
