@@ -13,7 +13,7 @@ use super::{Hop, Usage, config, values};
 use crate::route::Policy;
 use crate::route::find::{NoStream, Place, find};
 use crate::route::pattern::Key;
-use crate::source::upstream::{Upstream, shown};
+use crate::source::upstream::Upstream;
 
 /// The flags of `explain`.
 #[derive(Debug, clap::Args)]
@@ -100,7 +100,7 @@ impl Explain {
     fn sources(&self, route: &Policy, key: &Key, lines: &mut Lines) {
         for upstream in &route.upstreams {
             let url = route.pattern.upstream(&upstream.url, key);
-            lines.push("upstream", shown(&url));
+            lines.push("upstream", upstream.shown(&url));
             for name in names_of_headers(upstream) {
                 lines.push("upstream-header", name);
             }
@@ -161,7 +161,7 @@ fn refuse(none: &NoStream, lines: &mut Lines) -> bool {
 /// The names of the headers that are sent to an upstream.
 fn names_of_headers(upstream: &Upstream) -> Vec<String> {
     let by_url = !upstream.url.username().is_empty() || upstream.url.password().is_some();
-    let said = upstream.headers.keys().map(ToString::to_string);
+    let said = upstream.headers.iter().map(|(name, _)| name.to_string());
     let mut names: Vec<_> = by_url
         .then(|| "authorization".to_owned())
         .into_iter()
