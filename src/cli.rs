@@ -282,13 +282,15 @@ fn hop(args: HopArgs, matches: &ArgMatches, routes: Option<Vec<Policy>>) -> Usag
         Some(routes) => routes,
         None => vec![route::policy(args.route, &path, matches)?],
     };
-    Ok(Hop {
+    let hop = Hop {
         auth: auth::auth(&args.auth, matches)?,
         routes,
         address,
         drain,
         file: None,
-    })
+    };
+    args.auth.check_exposure(&hop)?;
+    Ok(hop)
 }
 
 fn publish(args: PublishArgs, matches: &ArgMatches) -> Usage<Publish> {

@@ -100,8 +100,11 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
     }
     let own = (Origin::random(), &*serving);
     let routes = Arc::new(Routes::start(policies, own, (&tasks, &stop)));
-    // Whatever else is read from files joins here.
+    // Whatever is read from files joins here.
     let mut again: Vec<reload::Again> = vec![];
+    if let Some(auth) = hop.auth.clone() {
+        again.push(reload::of("tokens and keys", move || auth.reload()));
+    }
     if let Some(file) = hop.file {
         if !file.ignored.is_empty() {
             let variables = file.ignored.join(" ");
@@ -115,7 +118,7 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
     let reloading = reload::on(hangups, again);
     let stopped = stop.clone();
     tasks.spawn(async move { stopped.run_until_cancelled(reloading).await });
-    server::serve(listeners, routes, tasks.clone(), stop).await;
+    server::serve(listeners, routes, hop.auth, tasks.clone(), stop).await;
     shutdown::drain(&tasks, hop.drain).await;
     Ok(())
 }

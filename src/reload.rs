@@ -8,9 +8,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::block_in_place;
 use tracing::{info, warn};
 
-use crate::cli::config::{ConfigFile, Unusable};
+use crate::cli::Hop;
+use crate::cli::config::{ConfigFile, Fault, Unusable};
 use crate::reason;
-use crate::route::{Policy, Routes};
+use crate::route::Routes;
 
 /// Reads something again, and says in the log how it went. It may wait for files.
 pub type Again = Box<dyn FnMut() + Send>;
@@ -28,35 +29,28 @@ pub async fn on(mut hangups: Signal, mut all: Vec<Again>) {
     }
 }
 
-/// The routes in `file`. What is wrong with it changes nothing. `addresses` are where this process serves.
-pub fn routes(mut file: ConfigFile, routes: Arc<Routes>, addresses: Vec<SocketAddr>) -> Again {
-    const KEPT: &str = "cannot load the routes again, the old ones stay";
+/// Reads what `what` names by `read`. If that fails, what was there stays.
+pub fn of(what: &'static str, mut read: impl FnMut() -> Result<()> + Send + 'static) -> Again {
+    Box::new(move || match read() {
+        Ok(()) => info!(what, "loaded again"),
+        Err(error) => {
+            let reason = reason::of(&error);
+            warn!(what, %reason, "cannot be loaded again, the old ones stay");
+        }
+    })
+}
+
+/// The routes in `file`, as it was when the process began. What is wrong with it now changes nothing. `addresses` are where
+/// this process serves.
+pub fn routes(file: ConfigFile, routes: Arc<Routes>, addresses: Vec<SocketAddr>) -> Again {
     Box::new(move || {
         let shown = file.path.display().to_string();
-        let hop = match file.load() {
-            Ok(loaded) => loaded.hop,
-            Err(Unusable::File(_, faults)) => {
-                for fault in faults {
-                    let line = fault.line.map(tracing::field::display);
-                    warn!(file = shown, line, reason = fault.reason, "{KEPT}");
+        let hop = match changed(&file, &routes, &addresses) {
+            Ok(hop) => hop,
+            Err(faults) => {
+                for Fault { line, reason } in faults {
+                    warn!(file = shown, line, %reason, "cannot load the routes again, the old ones stay");
                 }
-                return;
-            }
-            Err(Unusable::Usage(error)) => {
-                let reason = error.kind();
-                warn!(file = shown, %reason, "{KEPT}");
-                return;
-            }
-        };
-        let policies = hop.routes.into_iter();
-        let policies: Result<Vec<Policy>> = policies
-            .map(|policy| policy.at(routes.address(), &addresses))
-            .collect();
-        let policies = match policies {
-            Ok(policies) => policies,
-            Err(error) => {
-                let reason = reason::of(&error);
-                warn!(file = shown, %reason, "{KEPT}");
                 return;
             }
         };
@@ -66,9 +60,27 @@ pub fn routes(mut file: ConfigFile, routes: Arc<Routes>, addresses: Vec<SocketAd
             let flags = flags.join(" ");
             warn!(file = shown, flags, "this takes effect after a restart");
         }
-        file = now;
-        let (added, removed) = routes.replace(policies);
+        let (added, removed) = routes.replace(hop.routes);
         let all = routes.all().len();
         info!(file = shown, added, removed, all, "routes loaded again");
+    })
+}
+
+/// What the file says now, if this process can have such routes.
+fn changed(
+    file: &ConfigFile,
+    routes: &Routes,
+    addresses: &[SocketAddr],
+) -> Result<Hop, Vec<Fault>> {
+    let fault = |reason| vec![Fault { line: None, reason }];
+    let hop = file.load().map_err(Unusable::faults)?.hop;
+    // What the file says now about the process does not hold yet: who may publish, for one.
+    file.suits(&hop.routes).map_err(fault)?;
+    let policies = hop.routes.into_iter();
+    let policies = policies.map(|policy| policy.at(routes.address(), addresses));
+    let routes: Result<_> = policies.collect();
+    Ok(Hop {
+        routes: routes.map_err(|error| fault(reason::of(&error)))?,
+        ..hop
     })
 }

@@ -9,6 +9,7 @@ mod list;
 mod noted;
 mod origin;
 mod request;
+mod who;
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use crate::auth::Auth;
 use crate::endpoint::fanout::Arrival;
 use crate::endpoint::websocket::hello;
 use crate::endpoint::websocket::input::Unheard;
@@ -61,13 +63,20 @@ const MAX_UNREAD: usize = 32 << 10;
 pub async fn serve(
     mut listeners: Listeners,
     routes: Arc<Routes>,
+    auth: Option<Arc<Auth>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
     let accepting = tasks.clone().spawn(async move {
         while let Some((socket, address)) = stop.run_until_cancelled(listeners.accept()).await {
-            let (routes, stop) = (routes.clone(), stop.clone());
-            tasks.spawn(connection(socket, address, routes, tasks.clone(), stop));
+            let (routes, auth, stop) = (routes.clone(), auth.clone(), stop.clone());
+            tasks.spawn(connection(
+                socket,
+                address,
+                (routes, auth),
+                tasks.clone(),
+                stop,
+            ));
         }
     });
     accepting.await.expect("accepting does not panic");
@@ -77,12 +86,13 @@ pub async fn serve(
 async fn connection(
     socket: TcpStream,
     address: SocketAddr,
-    routes: Arc<Routes>,
+    (routes, auth): (Arc<Routes>, Option<Arc<Auth>>),
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
     let context = Context {
         routes,
+        auth,
         address,
         stop,
         activity: Arc::default(),

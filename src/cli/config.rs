@@ -67,6 +67,19 @@ pub enum Unusable {
     Usage(clap::Error),
 }
 
+impl Unusable {
+    /// All that is wrong.
+    pub fn faults(self) -> Vec<Fault> {
+        match self {
+            Self::File(_, faults) => faults,
+            Self::Usage(error) => vec![Fault {
+                line: None,
+                reason: text_of(&error, &Flags::of_a_file()),
+            }],
+        }
+    }
+}
+
 impl fmt::Display for Unusable {
     /// `FILE:LINE: reason`, a line each.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,7 +115,7 @@ pub struct ConfigFile {
     said: Vec<String>,
     /// The variables that are not looked at, because the file says it.
     pub ignored: Vec<String>,
-    /// What the file said about the process when it was read: flags, and as what they were read.
+    /// What the file said about the process when it was read: the names of flags, and the words that they are.
     process: Vec<(String, String)>,
 }
 
@@ -229,7 +242,13 @@ impl ConfigFile {
             })
             .cloned()
             .collect();
-        let attempt = |words: &[Word]| self.hop(flags, words, routes.clone());
+        let attempt = |words: &[Word]| {
+            let process = words.iter().map(|word| {
+                let name = flags.all()[word.flag].name.clone();
+                (name, word.text(flags))
+            });
+            self.hop(process.collect(), routes.clone())
+        };
         if let (Err(with), Err(without)) = (attempt(&words), attempt(&[]))
             && text_of(&with, flags) == text_of(&without, flags)
         {
@@ -246,24 +265,19 @@ impl ConfigFile {
 
     fn hop(
         &self,
-        flags: &Flags,
-        words: &[Word],
+        process: Vec<(String, String)>,
         routes: Vec<Policy>,
     ) -> Result<Loaded, clap::Error> {
         let mut args = self.args.clone();
-        let texts = words.iter().map(|word| word.text(flags).into());
-        args.splice(self.room..self.room, texts);
+        let words = process.iter().map(|(_, word)| word.into());
+        args.splice(self.room..self.room, words);
         let mut command = command();
         let matches = command.try_get_matches_from_mut(args)?;
         let own = matches.subcommand_matches("explain").unwrap_or(&matches);
         let hop = super::hop(HopArgs::from_arg_matches(own)?, own, Some(routes));
         let hop = hop.map_err(|text| formatted(usage(text), &mut command, &matches))?;
-        let process = words.iter().map(|word| {
-            let name = flags.all()[word.flag].name.clone();
-            (name, word.text(flags))
-        });
         let file = Self {
-            process: process.collect(),
+            process,
             ..self.clone()
         };
         Ok(Loaded {
@@ -273,6 +287,13 @@ impl ConfigFile {
             },
             matches,
         })
+    }
+
+    /// Whether these routes fit a process that was started with what this file said then.
+    pub fn suits(&self, routes: &[Policy]) -> Result<(), String> {
+        let hop = self.hop(self.process.clone(), routes.to_vec());
+        hop.map(drop)
+            .map_err(|error| text_of(&error, &Flags::of_a_file()))
     }
 
     /// The flags of the process about which this file says something else than that one.

@@ -10,6 +10,8 @@ use hyper::{Method, Response, StatusCode, Version};
 use super::noted::Noted;
 use super::origin::{self, Origin};
 use super::request::{Context, Handover, Kind, Outcome, Refusal, refusal, with_headers};
+use super::who::Who;
+use crate::auth::{self, Right};
 use crate::endpoint::answer::{self, Representation};
 use crate::endpoint::body::{self, Body, Follower};
 use crate::endpoint::page::{self, Page};
@@ -32,6 +34,8 @@ pub struct Asked<'a> {
     pub route: &'a Arc<Route>,
     /// Its name.
     pub key: &'a Key,
+    /// Who asks.
+    pub who: Who,
     /// The page that asks.
     pub origin: Origin<'a>,
 }
@@ -58,7 +62,9 @@ impl Asked<'_> {
         }
     }
 
-    fn check_origin(&self) -> Result<(), Refusal> {
+    /// Whether who asks may do this, and the page is let in through which they ask.
+    fn check(&self, right: Right) -> Result<(), Refusal> {
+        self.who.check(right, self.key.path())?;
         match self.origin {
             Origin::Foreign => Err(refusal(StatusCode::FORBIDDEN, origin::REFUSED)),
             Origin::Own | Origin::Allowed(..) => Ok(()),
@@ -68,6 +74,7 @@ impl Asked<'_> {
     /// A stream as an endless body, or the page that shows it.
     async fn read(&self, alone: bool) -> Result<Outcome, Refusal> {
         let request = self.request;
+        self.check(Right::Subscribe)?;
         let format = match answer::negotiate(&request.headers) {
             Some(Representation::Stream(format)) => format,
             Some(Representation::Page) => {
@@ -81,7 +88,6 @@ impl Asked<'_> {
                 ));
             }
         };
-        self.check_origin()?;
         let (wish, wants) = self.wish()?;
         if request.method == Method::HEAD {
             let headers = answer::headers(format, Resumed::No);
@@ -125,7 +131,7 @@ impl Asked<'_> {
             ..refusal(wrong.status, wrong.reason)
         })?;
         // A browser sends a page's handshake wherever the page wants, and shows it all that comes: nothing else asks.
-        self.check_origin()?;
+        self.check(Right::Subscribe)?;
         if handshake::offers(request, hop::SUBPROTOCOL) {
             let lease = self.open().await?;
             let mut response = handshake::response(accept);
@@ -142,6 +148,7 @@ impl Asked<'_> {
         let (wish, wants) = self.wish()?;
         let publish = match self.route.policy.subscribers.accept_publish {
             false => Err(Unheard::Nobody),
+            true if !self.who.may(Right::Publish, self.key.path()) => Err(Unheard::WithoutRight),
             true => {
                 let labels = answer::labels(request);
                 publish::check_labels(&labels)?;
@@ -156,6 +163,11 @@ impl Asked<'_> {
         let mut response = handshake::response(accept);
         let resumed = HeaderValue::from_static(joined.resumed.as_str());
         response.headers_mut().insert(RESUMED, resumed);
+        // A browser that has offered any subprotocol wants one of them, also if it was to carry a token only.
+        if let Some(subprotocol) = auth::subprotocol(request, None) {
+            let name = header::SEC_WEBSOCKET_PROTOCOL;
+            response.headers_mut().insert(name, subprotocol);
+        }
         answer::add_state(response.headers_mut(), &joined);
         let kind = Kind::WebSocket(joined.subscription, publish);
         let response = response.map(body::full);
@@ -163,7 +175,7 @@ impl Asked<'_> {
     }
 
     async fn publish(&self, body: Incoming) -> Result<Outcome, Refusal> {
-        self.check_origin()?;
+        self.check(Right::Publish)?;
         let lease = self.open().await?;
         let Some(publisher) = &lease.stream.publisher else {
             return Err(self.method_not_allowed());

@@ -178,12 +178,19 @@ impl Reader<'_> {
                 self.doubt(name, in_route);
             }
             let Some(entry) = entry else { continue };
-            let same = |other: &&Entry| other.flags.iter().any(|flag| entry.flags.contains(flag));
-            if let Some(other) = entries.iter().find(same) {
+            let steps = self.flags.steps();
+            let is_step = |entry: &Entry| {
+                let mut steps = steps.iter();
+                steps.any(|(_, step)| entry.flags.contains(step))
+            };
+            if let Some(other) = entries
+                .iter()
+                .find(|other| is_step(other) && is_step(&entry))
+            {
                 let line = other.line;
                 self.fault(
                     at,
-                    format!("{LOGIN} has all steps in their order: what line {line} says belongs to the same list"),
+                    format!("what is sent and what is expected has an order, and line {line} has another part of it: put all of it into {LOGIN}"),
                 );
             }
             entries.push(entry);
