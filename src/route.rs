@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use hyper::StatusCode;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +32,7 @@ use crate::event::Origin;
 use crate::source::produce::Produce;
 use crate::source::upstream::Upstream;
 use crate::source::{Destination, Source};
+use crate::stream::EventLog;
 use crate::stream::history::Limits;
 use crate::stream::retained::Retain;
 use crate::stream::via::Refusal;
@@ -43,6 +44,8 @@ use served::{Lease, Served};
 const REMEMBERED: Duration = Duration::from_secs(1);
 /// An upstream that had a stream is asked again for so long before it is believed that there is none any more.
 const DOUBTED: Duration = Duration::from_secs(10);
+/// What a route has inherited is kept for so long at least: time enough to connect again.
+const INHERITED: Duration = Duration::from_secs(10);
 /// More streams than this that an upstream does not have are not remembered.
 const MAX_REFUSED: usize = 10_000;
 
@@ -93,6 +96,17 @@ impl Policy {
             address.clone_into(&mut produce.address);
         }
         Ok(self)
+    }
+
+    /// Whether streams of a route that was like `former` can go on under this policy, with their ids and their history: they have
+    /// the same names and the same bounds, and nothing comes from an upstream. What an upstream sends while one connection ends and
+    /// another begins would be missed or come twice.
+    fn continues(&self, former: &Self) -> bool {
+        let mut upstreams = self.upstreams.iter().chain(&former.upstreams);
+        upstreams.next().is_none()
+            && self.pattern == former.pattern
+            && self.history == former.history
+            && self.retain == former.retain
     }
 }
 
@@ -159,12 +173,17 @@ pub struct Route {
     streams: Mutex<Streams>,
 }
 
+/// Logs of streams, by their names.
+type Logs = BTreeMap<Arc<str>, Arc<EventLog>>;
+
 #[derive(Default)]
 struct Streams {
     /// By their names, in order.
     served: BTreeMap<Arc<str>, Arc<Served>>,
     /// Those that upstreams do not have, and until when that is known.
     refused: BTreeMap<Arc<str>, (Refusal, Instant)>,
+    /// Those of a former route of this pattern, for the first who asks.
+    inherited: Logs,
 }
 
 impl Routes {
@@ -209,7 +228,8 @@ impl Routes {
     }
 
     /// From now on these are the routes. Those that have not changed go on as if nothing had happened; the subscribers of others
-    /// are closed with 1012, and may come back at once. How many have come and gone.
+    /// are closed with 1012, and may come back at once, and where no upstream is involved and names and history stay, they may resume.
+    /// How many have come and gone.
     pub fn replace(&self, policies: Vec<Policy>) -> (usize, usize) {
         let mut former = self.all();
         let is_first = former.is_empty();
@@ -227,13 +247,18 @@ impl Routes {
                 }
             });
         }
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Table { routes });
+        // Who asks in between waits for this lock, rather than finding a route that has gone.
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         for route in &former {
-            route.gone.end(Farewell {
-                code: CloseCode::Restart,
-                reason: "this route has changed: connect again".into(),
-            });
+            let logs = route.retire();
+            let mut heirs = added.iter();
+            if let Some(heir) = heirs.find(|heir| heir.policy.continues(&route.policy)) {
+                heir.lock().inherited = logs;
+                self.own.tasks.spawn(heir.clone().disown());
+            }
         }
+        *table = Arc::new(Table { routes });
+        drop(table);
         let mut name = is_first.then_some(self.own.instance);
         for route in &added {
             if !route.policy.pattern.is_on_demand() {
@@ -270,6 +295,28 @@ impl Route {
 
     fn lock(&self) -> MutexGuard<'_, Streams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends all its streams. What is in them, which is still published to until the last one has noticed.
+    fn retire(&self) -> Logs {
+        let mut streams = self.lock();
+        self.gone.end(Farewell {
+            code: CloseCode::Restart,
+            reason: "this route has changed: connect again".into(),
+        });
+        let mut logs = std::mem::take(&mut streams.inherited);
+        let served = streams.served.iter();
+        logs.extend(served.map(|(name, stream)| (name.clone(), stream.log.clone())));
+        logs
+    }
+
+    /// Forgets what nobody has come back to.
+    async fn disown(self: Arc<Self>) {
+        let pause = sleep(self.policy.linger.max(INHERITED));
+        self.gone.token().run_until_cancelled(pause).await;
+        if !self.gone.token().is_cancelled() {
+            self.lock().inherited.clear();
+        }
     }
 
     /// How many streams there are.
@@ -326,7 +373,9 @@ impl Route {
                 reason,
             });
         }
-        let stream = self.begin(key, Origin::random());
+        let inherited = streams.inherited.remove(&key.name);
+        let log = inherited.unwrap_or_else(|| self.new_log(Origin::random()));
+        let stream = self.begin(key, log);
         streams.served.insert(key.name.clone(), stream.clone());
         let lease = stream.lease();
         drop(streams);
@@ -338,17 +387,27 @@ impl Route {
     fn open_always(self: &Arc<Self>, origin: Origin) {
         let key = self.policy.pattern.key(self.policy.pattern.base(), None);
         let key = key.expect("there are no parameters that count");
-        let stream = self.begin(&key, origin);
-        self.lock().served.insert(key.name, stream);
+        let mut streams = self.lock();
+        let inherited = streams.inherited.remove(&key.name);
+        let log = inherited.unwrap_or_else(|| self.new_log(origin));
+        let stream = self.begin(&key, log);
+        streams.served.insert(key.name, stream);
     }
 
-    /// A new stream, and its sources.
-    fn begin(&self, key: &Key, origin: Origin) -> Arc<Served> {
+    fn new_log(&self, origin: Origin) -> Arc<EventLog> {
+        let Policy {
+            history, retain, ..
+        } = &*self.policy;
+        Arc::new(EventLog::named(origin, *history, retain.clone()))
+    }
+
+    /// A new stream in `log`, and its sources.
+    fn begin(&self, key: &Key, log: Arc<EventLog>) -> Arc<Served> {
         let policy = &self.policy;
         let stream = Arc::new(Served::new(
             key.name.clone(),
             policy.clone(),
-            (origin, &self.own.address),
+            (log, &self.own.address),
             self.gone.child(),
             &self.own.tasks,
         ));
