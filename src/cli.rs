@@ -2,6 +2,7 @@
 
 mod args;
 mod proxy;
+mod tls;
 mod values;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::client::publish::{Data, Publish};
 use crate::client::tail::Tail;
 use crate::client::{publish, tail};
 use crate::endpoint::fanout::Settings;
+use crate::listen::tls::Tls;
 use crate::reason;
 use crate::route::Origins;
 use crate::source::produce::Produce;
@@ -75,6 +77,8 @@ pub struct Hop {
     pub origins: Origins,
     /// How long stopping may take.
     pub drain: Duration,
+    /// TLS for clients.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// A usage error: what is wrong, and what to do.
@@ -210,7 +214,12 @@ fn hop(args: HopArgs, matches: &ArgMatches) -> Usage<Hop> {
     let connect = connect(&args.connect, matches, &urls)?;
     let upstreams: Vec<_> = urls.iter().map(|url| connect.upstream(url)).collect();
     if upstreams.is_empty() {
-        for flag in ["consume_ca", "consume_header", "consume_message"] {
+        for flag in [
+            "consume_ca",
+            "consume_cert",
+            "consume_header",
+            "consume_message",
+        ] {
             if given(matches, flag) == 2 {
                 let flag = flag.replace('_', "-");
                 return Err(format!(
@@ -256,6 +265,7 @@ fn hop(args: HopArgs, matches: &ArgMatches) -> Usage<Hop> {
         },
         origins: Origins(origins),
         drain: args.drain,
+        tls: args.tls.load()?.map(Arc::new),
     })
 }
 
@@ -431,9 +441,10 @@ fn connect(args: &ConnectArgs, matches: &ArgMatches, urls: &[Url]) -> Usage<Conn
     }
     // Reading the system's roots takes a while, so only when they are needed.
     let is_secure = |url: &Url| matches!(url.scheme(), "wss" | "https");
-    let wants_tls = args.consume_ca.is_some() || urls.iter().any(is_secure);
+    let identity = args.tls.identity()?;
+    let wants_tls = args.consume_ca.is_some() || identity.is_some() || urls.iter().any(is_secure);
     let tls = wants_tls
-        .then(|| client_config(args.consume_ca.as_deref()))
+        .then(|| client_config(args.consume_ca.as_deref(), identity))
         .transpose();
     Ok(Connect {
         headers: parsed,

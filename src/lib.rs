@@ -109,8 +109,12 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
         hop.origins,
         (&tasks, &stop),
     ));
+    let scheme = if hop.tls.is_some() { "wss" } else { "ws" };
     for address in &addresses {
-        info!(%address, url = %format_args!("ws://{serving}{}", hop.path), "listening");
+        info!(%address, url = %format_args!("{scheme}://{serving}{}", hop.path), "listening");
+    }
+    if let Some(tls) = &hop.tls {
+        tasks.spawn(tls.clone().watch(stop.clone())?);
     }
     let produce = hop.produce.map(|produce| source::produce::Produce {
         address: serving,
@@ -133,7 +137,7 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
         };
         tasks.spawn(source.run(to, stop.clone()));
     }
-    server::serve(listeners, route, tasks.clone(), stop).await;
+    server::serve(listeners, hop.tls, route, tasks.clone(), stop).await;
     shutdown::drain(&tasks, hop.drain).await;
     Ok(())
 }

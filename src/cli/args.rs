@@ -7,6 +7,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::proxy::ProxyArgs;
+use super::tls::{ClientTlsArgs, TlsArgs};
 use super::values;
 use crate::client::{publish, tail};
 use crate::endpoint::fanout::Overload;
@@ -187,6 +188,10 @@ pub struct HopArgs {
     #[arg(long, env = "WSEVENT_PRODUCE_SIZE", value_name = "BYTES", value_parser = values::message_size, help_heading = "Sources")]
     pub produce_size: Option<usize>,
 
+    /// TLS in front
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
     /// How to reach upstreams
     #[command(flatten)]
     pub connect: ConnectArgs,
@@ -203,6 +208,10 @@ pub struct ConnectArgs {
         help_heading = "Connections"
     )]
     pub consume_ca: Option<PathBuf>,
+
+    /// Who this side is
+    #[command(flatten)]
+    pub tls: ClientTlsArgs,
 
     /// Send this header with every request or handshake; repeatable
     #[arg(

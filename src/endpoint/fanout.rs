@@ -1,4 +1,4 @@
-//! The fan-out: one stream in one format to all who read it over a TCP connection of their own.
+//! The fan-out: one stream in one format to all who read it over a connection of their own.
 //!
 //! ```text
 //!   request ──► Connection ──► shard driver     writes to all caught-up subscribers of its share, one after another
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A subscriber is a [`Connection`]: a socket, a cursor on the stream's tape, and little else. Its [driver] and its own
-//! [task](subscriber) both may write to it; [`Connection::write`] is the only place that does, under the connection's
-//! lock, so frames are never mixed.
+//! [task](subscriber) both may write to it; [`Connection::write_with`] is the only place that does, under the connection's
+//! lock, so frames are never mixed. Over TLS and HTTP/2 only [its own task](solo) writes, and the driver wakes it.
 //!
 //! WebSockets come here after their handshake. So do the answers to HTTP/1 requests for SSE and NDJSON that come first on
 //! their connection: such an answer ends with the connection, hence its body needs no framing and is the same bytes for
@@ -17,6 +17,7 @@
 
 mod connection;
 mod driver;
+mod solo;
 mod subscriber;
 
 use std::net::SocketAddr;
@@ -26,21 +27,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::endpoint::websocket::input::{Input, Unheard};
 use crate::event::Labels;
+use crate::listen::stream::Stream;
 use crate::stream::{EventLog, Subscription};
 use crate::wire::Format;
 use connection::Connection;
 use driver::Shard;
+use solo::Solo;
 use subscriber::Subscriber;
 
 /// How often, at least, the readers of a body get a comment, so that proxies do not take a quiet stream for a dead one.
 const BODY_HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// So much is given to a stream of HTTP/2 at a time, in bytes: a frame of the size that all take (RFC 9113, section 4.2).
+const HTTP2_PIECE: usize = 16 << 10;
 
 /// What happens to a subscriber that has fallen out of history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,8 +131,8 @@ pub struct Fanout {
 
 /// A connection that is to become a subscriber.
 pub struct Arrival {
-    /// The client's socket.
-    pub socket: TcpStream,
+    /// Its connection, or the part of one that is its own.
+    pub stream: Stream,
     /// Where it comes from.
     pub address: SocketAddr,
     /// What it sent right behind its request.
@@ -182,14 +187,25 @@ impl Fanout {
         if format.heartbeat().is_empty() {
             // Nothing is written while the stream is quiet, so it is for the system to notice that a client has vanished.
             let keepalive = TcpKeepalive::new().with_time(BODY_HEARTBEAT);
-            let _ = SockRef::from(&arrival.socket).set_tcp_keepalive(&keepalive);
+            if let Some(socket) = arrival.stream.socket() {
+                let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
+            }
         }
         let shard =
             &self.shards[self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()];
         let input = Input::new(self.max_message_size);
         let Subscription { cursor, tape, head } = arrival.subscription;
+        // hyper holds a copy of whatever a stream of HTTP/2 is given; TLS bounds itself.
+        let most = match arrival.stream {
+            Stream::Http2(_) => HTTP2_PIECE,
+            _ => usize::MAX,
+        };
+        let (socket, stream) = match arrival.stream {
+            Stream::Plain(socket) => (Some(socket), None),
+            stream => (None, Some(stream)),
+        };
         let connection = Arc::new(Connection::new(
-            arrival.socket,
+            socket,
             address,
             arrival.preface,
             cursor,
@@ -199,12 +215,16 @@ impl Fanout {
         // Before anything is written: who has an answer is counted.
         self.audience.join();
         shard.join(connection.clone(), head);
-        self.tasks.spawn(Subscriber::new(
+        let subscriber = Subscriber::new(
             connection,
             shard.clone(),
             input,
             arrival.publish,
             &arrival.early,
-        ));
+        );
+        match stream {
+            None => self.tasks.spawn(subscriber),
+            Some(stream) => self.tasks.spawn(Solo::new(subscriber, stream, most)),
+        };
     }
 }

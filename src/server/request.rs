@@ -134,7 +134,7 @@ impl Context {
             Method::GET | Method::HEAD if is_index && !is_stream => {
                 self.index(request).map(Outcome::Answer)
             }
-            Method::GET if handshake::is_meant(request) => {
+            Method::GET | Method::CONNECT if handshake::is_meant(request) => {
                 self.websocket(request, is_foreign).await
             }
             Method::GET | Method::HEAD => self.read(request, alone).await,

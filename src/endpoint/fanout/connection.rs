@@ -27,8 +27,9 @@ const LONGEST_TURN: u64 = 64 << 10;
 
 /// A subscriber, as its driver and its own task share it. Idle, it is this and a sleeping task.
 pub struct Connection {
-    /// The client's socket. Read by the subscriber's own task, written by [`Connection::write`].
-    pub socket: TcpStream,
+    /// The client's socket, read by the subscriber's own task, written by [`Connection::write`]; none where that task has it for
+    /// itself.
+    socket: Option<TcpStream>,
     /// Wakes the subscriber's own task.
     pub task: AtomicWaker,
     address: SocketAddr,
@@ -71,9 +72,11 @@ pub enum Mode {
     Driven,
     /// Blocked or closing: its own task writes when the socket can take more.
     Parked,
+    /// Its own task always writes, and wants to be woken by events.
+    Own,
 }
 
-/// A place in one of the driver's two lists.
+/// A place in one of the driver's lists.
 #[derive(Debug, Clone, Copy)]
 pub struct Slot {
     /// Which list.
@@ -107,15 +110,20 @@ pub enum Progress {
 }
 
 impl Connection {
-    /// A connection to `address` that is to get `preface` and then what lies behind `cursor`, and was last heard of at `tick`.
+    /// A connection to `address` that is to get `preface` and then what lies behind `cursor`, and was last heard of at `tick`. The
+    /// driver writes to `socket`; without one, the subscriber's own task writes elsewhere.
     pub fn new(
-        socket: TcpStream,
+        socket: Option<TcpStream>,
         address: SocketAddr,
         preface: Bytes,
         cursor: Cursor,
         tape: TapeReader,
         tick: u32,
     ) -> Self {
+        let mode = match socket {
+            Some(_) => Mode::Driven,
+            None => Mode::Own,
+        };
         Self {
             socket,
             address,
@@ -125,7 +133,7 @@ impl Connection {
                 cursor,
                 rest: preface,
                 control: Vec::new(),
-                mode: Mode::Driven,
+                mode,
                 slot: None,
                 queued: false,
                 pinged: tick,
@@ -137,6 +145,18 @@ impl Connection {
             joined: Instant::now(),
             first: cursor.index,
         }
+    }
+
+    /// The socket, which is not another's.
+    pub fn socket(&self) -> &TcpStream {
+        let socket = self.socket.as_ref();
+        socket.expect("whoever asks has not been given it")
+    }
+
+    /// Whether it wants to be woken by events. Who is writing just now may miss what comes, so he does.
+    pub fn wants_events(&self) -> bool {
+        let writer = self.writer.try_lock();
+        writer.map_or(true, |writer| writer.mode == Mode::Own)
     }
 
     /// The tape that this subscriber reads. All live connections of a stream read the same one.
@@ -159,20 +179,31 @@ impl Connection {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what is pending, in as few system calls as the chunks of the tape allow. The only place that writes to a
-    /// subscriber's socket.
-    ///
-    /// Whatever the progress, what went out is whole frames plus, if there is a rest, the beginning of one more.
+    /// Writes what is pending to the socket; see [`Connection::write_with`].
     pub fn write(
         &self,
         writer: &mut Writer,
         chunk: &mut Option<Arc<Chunk>>,
         audience: &Audience,
     ) -> Progress {
+        self.write_with(writer, chunk, audience, |bytes| self.try_write(bytes))
+    }
+
+    /// Writes what is pending, in as few system calls as the chunks of the tape allow. The only place that writes to a
+    /// subscriber. `try_write` takes some of what it is given, and nothing when there is no room.
+    ///
+    /// Whatever the progress, what went out is whole frames plus, if there is a rest, the beginning of one more.
+    pub fn write_with(
+        &self,
+        writer: &mut Writer,
+        chunk: &mut Option<Arc<Chunk>>,
+        audience: &Audience,
+        mut try_write: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> Progress {
         let before = writer.sent;
         loop {
             while !writer.rest.is_empty() {
-                match self.try_write(&writer.rest) {
+                match try_write(&writer.rest) {
                     Ok(0) => return Progress::Blocked,
                     Ok(taken) => {
                         writer.sent += taken as u64;
@@ -209,7 +240,7 @@ impl Connection {
                         writer.rest = notice.into();
                     }
                 },
-                Pending::Frames { slice, end, last } => match self.try_write(&slice) {
+                Pending::Frames { slice, end, last } => match try_write(&slice) {
                     Ok(0) => return Progress::Blocked,
                     Ok(taken) if taken == slice.len() => {
                         writer.sent += taken as u64;
@@ -241,7 +272,7 @@ impl Connection {
 
     /// `Ok(0)` when the socket takes nothing now.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.socket.try_write(bytes) {
+        match self.socket().try_write(bytes) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             result => result,
         }
@@ -356,7 +387,7 @@ impl Writer {
 
     /// Whether all that was to be written by now has been.
     pub fn is_clear(&self) -> bool {
-        self.rest.is_empty() && self.control.is_empty() && self.mode == Mode::Driven
+        self.rest.is_empty() && self.control.is_empty() && self.mode != Mode::Parked
     }
 
     /// Whether control frames wait to be written.
