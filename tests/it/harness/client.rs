@@ -6,6 +6,8 @@ use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -71,19 +73,26 @@ impl Head {
 
 /// What a client speaks over.
 pub trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {
-    /// The socket below.
-    fn socket(&self) -> &TcpStream;
+    /// The socket below, if it has that for itself.
+    fn socket(&self) -> Option<&TcpStream>;
 }
 
 impl Carrier for TcpStream {
-    fn socket(&self) -> &TcpStream {
-        self
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
     }
 }
 
 impl Carrier for TlsStream<TcpStream> {
-    fn socket(&self) -> &TcpStream {
-        self.get_ref().0
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.get_ref().0)
+    }
+}
+
+/// One stream of an HTTP/2 connection.
+impl Carrier for TokioIo<Upgraded> {
+    fn socket(&self) -> Option<&TcpStream> {
+        None
     }
 }
 
@@ -136,9 +145,13 @@ impl Client {
         }
     }
 
+    fn socket(&self) -> &TcpStream {
+        self.stream.socket().expect("a connection of its own")
+    }
+
     /// Its own end.
     pub fn address(&self) -> SocketAddr {
-        self.stream.socket().local_addr().expect("it is connected")
+        self.socket().local_addr().expect("it is connected")
     }
 
     /// All that comes up to the end of the connection.
@@ -382,7 +395,7 @@ impl Client {
 
     /// Vanishes with a reset.
     pub fn reset(self) {
-        sockopt::set_socket_linger(self.stream.socket(), Some(Duration::ZERO))
+        sockopt::set_socket_linger(self.socket(), Some(Duration::ZERO))
             .expect("sockets can do that");
     }
 }
