@@ -21,7 +21,8 @@ const NDJSON: (&str, &str) = ("Accept", "application/x-ndjson");
 #[tokio::test]
 async fn subscribers_get_everything_unchanged() {
     let authority = Authority::new();
-    let (mut link, hop) = authority.fed(&[]).await;
+    // Nothing but events is to wake them.
+    let (mut link, hop) = authority.fed(&["--ping-interval", "1h"]).await;
     assert!(hop.url.starts_with("wss://"), "{}", hop.url);
     let mut subscribers = [
         authority.subscribe(&hop).await,
