@@ -81,7 +81,9 @@ impl Guarded {
 
     async fn send(&self, line: &str, headers: &[(&str, &str)]) -> (Client, Head) {
         let mut client = Client::connect(self.hop.address).await;
-        client.send(request(&format!("{line} HTTP/1.1"), headers)).await;
+        client
+            .send(request(&format!("{line} HTTP/1.1"), headers))
+            .await;
         let head = client.head().await;
         (client, head)
     }
@@ -138,19 +140,36 @@ async fn rights_are_for_paths() {
         assert_eq!(challenge == "Bearer realm=\"wsevent\"", status == 401);
     }
     // Nobody without the right to has made a stream.
-    guarded.hop.logged_where("stream opened", |line| line.field("stream") == "/topics/open").await;
+    guarded
+        .hop
+        .logged_where("stream opened", |line| {
+            line.field("stream") == "/topics/open"
+        })
+        .await;
     let opened = guarded.hop.log.all("stream opened");
-    assert!(opened.iter().all(|line| line.field("stream") != "/topics/b"));
+    assert!(
+        opened
+            .iter()
+            .all(|line| line.field("stream") != "/topics/b")
+    );
 }
 
 #[tokio::test]
 async fn lists_show_what_one_may_see() {
     let guarded = guarded(&["--linger", "1h"]).await;
     for topic in ["a", "b", "open"] {
-        assert_eq!(guarded.status(&format!("POST /topics/{topic}"), "feeds").await, 202);
+        assert_eq!(
+            guarded
+                .status(&format!("POST /topics/{topic}"), "feeds")
+                .await,
+            202
+        );
     }
     for (token, expected) in [
-        (Some("reads"), &["/topics/a", "/topics/b", "/topics/open"][..]),
+        (
+            Some("reads"),
+            &["/topics/a", "/topics/b", "/topics/open"][..],
+        ),
         (Some("does-both"), &["/topics/a", "/topics/open"]),
         (Some("feeds"), &["/topics/open"]),
         (None, &["/topics/open"]),
@@ -192,7 +211,9 @@ async fn a_token_may_be_in_four_places() {
     let (_, head) = guarded.websocket("/topics/a?access_token=reads", &[]).await;
     assert_eq!(head.status, 101);
     let different = ("Authorization", "Bearer feeds");
-    let (_, head) = guarded.websocket("/topics/a?access_token=reads", &[different]).await;
+    let (_, head) = guarded
+        .websocket("/topics/a?access_token=reads", &[different])
+        .await;
     assert_eq!(head.status, 400);
     let offers = ("Sec-WebSocket-Protocol", "wsevent.v1, bearer.reads");
     let (_, head) = guarded.websocket(path, &[offers]).await;
@@ -205,8 +226,12 @@ async fn a_token_may_be_in_four_places() {
 async fn on_a_websocket_one_may_listen_and_not_speak() {
     let guarded = guarded(&[]).await;
     let bearer = |token: &'static str| [("Authorization", token)];
-    let (mut both, _) = guarded.websocket("/topics/a", &bearer("Bearer does-both")).await;
-    let (mut reader, _) = guarded.websocket("/topics/a", &bearer("Bearer reads")).await;
+    let (mut both, _) = guarded
+        .websocket("/topics/a", &bearer("Bearer does-both"))
+        .await;
+    let (mut reader, _) = guarded
+        .websocket("/topics/a", &bearer("Bearer reads"))
+        .await;
     both.send_frame(TEXT, b"spoken").await;
     assert_eq!(reader.message().await, Message::text("spoken"));
     reader.send_frame(TEXT, b"not heard").await;
@@ -218,7 +243,13 @@ async fn on_a_websocket_one_may_listen_and_not_speak() {
 
 #[tokio::test]
 async fn a_cookie_is_not_for_all_pages() {
-    let guarded = guarded(&["--allow-origin", "*", "--allow-origin", "https://app.example"]).await;
+    let guarded = guarded(&[
+        "--allow-origin",
+        "*",
+        "--allow-origin",
+        "https://app.example",
+    ])
+    .await;
     let cookie = ("Cookie", "access_token=reads");
     let header = ("Authorization", "Bearer reads");
     for (origin, credential, status) in [
@@ -227,7 +258,9 @@ async fn a_cookie_is_not_for_all_pages() {
         ("https://any.example", cookie, 403),
         ("https://any.example", header, 101),
     ] {
-        let (_, head) = guarded.websocket("/topics/a", &[("Origin", origin), credential]).await;
+        let (_, head) = guarded
+            .websocket("/topics/a", &[("Origin", origin), credential])
+            .await;
         assert_eq!(head.status, status, "{origin} {credential:?}");
     }
 }
@@ -243,15 +276,30 @@ async fn jwts_say_themselves_what_they_are_for() {
     };
     let good = jwt(&claims(json!({"exp": now() + 3_600})));
     let mut forged = good.clone();
-    forged.replace_range(good.len() - 1.., if good.ends_with('A') { "B" } else { "A" });
+    forged.replace_range(
+        good.len() - 1..,
+        if good.ends_with('A') { "B" } else { "A" },
+    );
     for (line, token, status) in [
         ("GET /topics/a", &good, 200),
         ("GET /topics/b", &good, 403),
         ("POST /topics/a", &good, 403),
-        ("GET /topics/a", &jwt(&claims(json!({"exp": now() - 60}))), 401),
-        ("GET /topics/a", &jwt(&claims(json!({"nbf": now() + 60}))), 401),
+        (
+            "GET /topics/a",
+            &jwt(&claims(json!({"exp": now() - 60}))),
+            401,
+        ),
+        (
+            "GET /topics/a",
+            &jwt(&claims(json!({"nbf": now() + 60}))),
+            401,
+        ),
         ("GET /topics/a", &forged[..forged.len() - 2].to_owned(), 401),
-        ("POST /topics/b", &jwt(&json!({"wsevent": {"publish": ["/topics/*"]}})), 202),
+        (
+            "POST /topics/b",
+            &jwt(&json!({"wsevent": {"publish": ["/topics/*"]}})),
+            202,
+        ),
     ] {
         assert_eq!(guarded.status(line, token).await, status, "{line} {token}");
     }
@@ -270,13 +318,18 @@ async fn what_a_token_has_opened_ends_with_it() {
     let (mut hop, _) = guarded.websocket("/topics/a", &offers).await;
     hop.send_frame(TEXT, b"!hello from=live").await;
     let mut first = Stream::open(guarded.hop.address, "/topics/a", &[SSE, headers[0]]).await;
-    let mut second = Stream::open_second(guarded.hop.address, "/topics/a", &[SSE, headers[0]]).await;
+    let mut second =
+        Stream::open_second(guarded.hop.address, "/topics/a", &[SSE, headers[0]]).await;
     let mut others = Stream::open(guarded.hop.address, "/topics/open", &[SSE]).await;
     let ended = guarded.hop.logged_times("subscriber disconnected", 4);
     let (code, ..) = tokio::join!(websocket.closed(), first.drain(), second.drain(), ended);
     assert_eq!(code, 4401);
     let reasons = guarded.hop.log.all("subscriber disconnected");
-    assert!(reasons.iter().all(|line| line.field("reason") == "the token has expired"));
+    assert!(
+        reasons
+            .iter()
+            .all(|line| line.field("reason") == "the token has expired")
+    );
     // Who has no such end is still there.
     assert_eq!(guarded.status("POST /topics/open", "feeds").await, 202);
     assert_eq!(others.event().await.data, "");
@@ -294,7 +347,10 @@ async fn the_files_are_read_again_on_sighup() {
     let tokens = guarded.folder.path().join("tokens");
     fs::write(&tokens, "broken").expect("the folder is ours");
     guarded.hop.signal(Signal::HUP);
-    guarded.hop.logged("cannot load the access files again, the old rules stay").await;
+    guarded
+        .hop
+        .logged("cannot load the access files again, the old rules stay")
+        .await;
     assert_eq!(guarded.status("GET /topics/a", "reads").await, 200);
     fs::write(&tokens, line("other", "is-new", "*", "subscribe,publish")).expect("it is ours");
     guarded.hop.signal(Signal::HUP);

@@ -28,4 +28,5 @@ mod subscribers;
 mod survival;
 mod tail;
 mod tls;
+mod tls_server;
 mod upstream;
