@@ -9,6 +9,7 @@ pub mod explain;
 mod proxy;
 mod retain;
 mod route;
+mod tls;
 mod values;
 
 use std::ffi::OsString;
@@ -29,6 +30,7 @@ use crate::auth::Auth;
 use crate::client::publish::{Data, Publish};
 use crate::client::tail::Tail;
 use crate::client::{publish, tail};
+use crate::listen::tls::Tls;
 use crate::route::Policy;
 use crate::source::websocket::login::Talk;
 use check::Check;
@@ -77,6 +79,8 @@ pub struct Hop {
     pub auth: Option<Arc<Auth>>,
     /// How long stopping may take.
     pub drain: Duration,
+    /// TLS for clients.
+    pub tls: Option<Arc<Tls>>,
     /// The file that the routes come from, if they do.
     pub file: Option<ConfigFile>,
 }
@@ -287,6 +291,7 @@ fn hop(args: HopArgs, matches: &ArgMatches, routes: Option<Vec<Policy>>) -> Usag
         routes,
         address,
         drain,
+        tls: args.tls.load()?.map(Arc::new),
         file: None,
     };
     args.auth.check_exposure(&hop)?;

@@ -52,12 +52,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::info;
 
 use cli::{Hop, Role};
 use event::Origin;
 use listen::Listeners;
 use route::Routes;
+use server::Door;
 use shutdown::Signals;
 
 /// Plays the role until it is over; the exit status of the process.
@@ -82,6 +83,7 @@ pub async fn run(role: Role) -> Result<ExitCode> {
 
 /// Runs a hop until `stop` is cancelled and everything has been drained.
 async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
+    // Before anything else: until then it would end the process.
     let hangups = reload::hangups()?;
     let listeners = Listeners::bind(&hop.address).await?;
     let tasks = TaskTracker::new();
@@ -94,31 +96,28 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
         .map(|policy| policy.at(&serving, &addresses))
         .collect::<Result<_>>()?;
     let first = policies.first().map(|policy| policy.pattern.to_string());
+    let scheme = if hop.tls.is_some() { "wss" } else { "ws" };
     for address in &addresses {
         let path = first.as_deref().unwrap_or_default();
-        info!(%address, url = %format_args!("ws://{serving}{path}"), "listening");
+        info!(%address, url = %format_args!("{scheme}://{serving}{path}"), "listening");
+    }
+    if let Some(tls) = &hop.tls {
+        tasks.spawn(tls.clone().watch(stop.clone())?);
+    }
+    if let Some(auth) = &hop.auth {
+        tasks.spawn(auth.clone().reload_on_hangup(stop.clone())?);
     }
     let own = (Origin::random(), &*serving);
     let routes = Arc::new(Routes::start(policies, own, (&tasks, &stop)));
-    // Whatever is read from files joins here.
-    let mut again: Vec<reload::Again> = vec![];
-    if let Some(auth) = hop.auth.clone() {
-        again.push(reload::of("tokens and keys", move || auth.reload()));
-    }
-    if let Some(file) = hop.file {
-        if !file.ignored.is_empty() {
-            let variables = file.ignored.join(" ");
-            warn!(
-                variables,
-                "routes are in the file, so these variables do not count"
-            );
-        }
-        again.push(reload::routes(file, routes.clone(), addresses));
-    }
-    let reloading = reload::on(hangups, again);
+    let reloading = reload::on_hangup(hangups, hop.file, routes.clone(), addresses);
     let stopped = stop.clone();
     tasks.spawn(async move { stopped.run_until_cancelled(reloading).await });
-    server::serve(listeners, routes, hop.auth, tasks.clone(), stop).await;
+    let door = Door {
+        tls: hop.tls,
+        auth: hop.auth,
+        routes,
+    };
+    server::serve(listeners, door, tasks.clone(), stop).await;
     shutdown::drain(&tasks, hop.drain).await;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! SIGHUP: what a running process has read from files is read again.
+//! SIGHUP: the routes are read again. Who has read other files, such as certificates or tokens, listens for it by himself.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,60 +13,59 @@ use crate::cli::config::{ConfigFile, Fault, Unusable};
 use crate::reason;
 use crate::route::Routes;
 
-/// Reads something again, and says in the log how it went. It may wait for files.
-pub type Again = Box<dyn FnMut() + Send>;
-
 /// Takes SIGHUP over from the system, which would end the process.
 pub fn hangups() -> Result<Signal> {
     signal(SignalKind::hangup()).context("cannot listen for SIGHUP")
 }
 
-/// Reads all of this again, whenever there is a SIGHUP.
-pub async fn on(mut hangups: Signal, mut all: Vec<Again>) {
+/// With each SIGHUP the routes become those in `file`, which the process was started with, if there is one. `addresses` are where
+/// it serves.
+pub async fn on_hangup(
+    mut hangups: Signal,
+    file: Option<ConfigFile>,
+    routes: Arc<Routes>,
+    addresses: Vec<SocketAddr>,
+) {
+    if let Some(file) = &file
+        && !file.ignored.is_empty()
+    {
+        let variables = file.ignored.join(" ");
+        warn!(
+            variables,
+            "the routes are in the file: these variables do not count"
+        );
+    }
     while hangups.recv().await.is_some() {
-        info!("SIGHUP");
-        block_in_place(|| all.iter_mut().for_each(|again| again()));
+        if let Some(file) = &file {
+            // Files may be slow.
+            block_in_place(|| reload(file, &routes, &addresses));
+        }
     }
 }
 
-/// Reads what `what` names by `read`. If that fails, what was there stays.
-pub fn of(what: &'static str, mut read: impl FnMut() -> Result<()> + Send + 'static) -> Again {
-    Box::new(move || match read() {
-        Ok(()) => info!(what, "loaded again"),
-        Err(error) => {
-            let reason = reason::of(&error);
-            warn!(what, %reason, "cannot be loaded again, the old ones stay");
-        }
-    })
-}
-
-/// The routes in `file`, as it was when the process began. What is wrong with it now changes nothing. `addresses` are where
-/// this process serves.
-pub fn routes(file: ConfigFile, routes: Arc<Routes>, addresses: Vec<SocketAddr>) -> Again {
-    Box::new(move || {
-        let shown = file.path.display().to_string();
-        let hop = match changed(&file, &routes, &addresses) {
-            Ok(hop) => hop,
-            Err(faults) => {
-                for Fault { line, reason } in faults {
-                    warn!(file = shown, line, %reason, "cannot load the routes again, the old ones stay");
-                }
-                return;
+fn reload(file: &ConfigFile, routes: &Routes, addresses: &[SocketAddr]) {
+    let shown = file.path.display().to_string();
+    let hop = match changed(file, routes, addresses) {
+        Ok(hop) => hop,
+        Err(faults) => {
+            for Fault { line, reason } in faults {
+                warn!(file = shown, line, %reason, "cannot load the routes again, the old ones stay");
             }
-        };
-        let now = hop.file.expect("it comes from one");
-        let flags = now.differences(&file);
-        if !flags.is_empty() {
-            let flags = flags.join(" ");
-            warn!(file = shown, flags, "this takes effect after a restart");
+            return;
         }
-        let (added, removed) = routes.replace(hop.routes);
-        let all = routes.all().len();
-        info!(file = shown, added, removed, all, "routes loaded again");
-    })
+    };
+    let now = hop.file.expect("it comes from one");
+    let flags = now.differences(file);
+    if !flags.is_empty() {
+        let flags = flags.join(" ");
+        warn!(file = shown, flags, "this takes effect after a restart");
+    }
+    let (added, removed) = routes.replace(hop.routes);
+    let all = routes.all().len();
+    info!(file = shown, added, removed, all, "routes loaded again");
 }
 
-/// What the file says now, if this process can have such routes.
+/// What the file says now, if this process can have such routes. Otherwise nothing changes.
 fn changed(
     file: &ConfigFile,
     routes: &Routes,

@@ -12,6 +12,7 @@ use super::connect::ConnectArgs;
 use super::explain::ExplainArgs;
 use super::proxy::ProxyArgs;
 use super::route::RouteArgs;
+use super::tls::TlsArgs;
 use super::values;
 use crate::client::{publish, tail};
 use crate::source::produce::Rate;
@@ -103,6 +104,10 @@ pub struct HopArgs {
     /// Where many routes are described
     #[command(flatten)]
     pub config: ConfigArgs,
+
+    /// TLS in front
+    #[command(flatten)]
+    pub tls: TlsArgs,
 
     /// Who may what
     #[command(flatten)]

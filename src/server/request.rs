@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -44,6 +45,8 @@ pub enum Outcome {
 pub struct Handover {
     /// The stream that it is about.
     pub lease: Lease,
+    /// For how long; none if there is no end to it.
+    pub remaining: Option<Duration>,
     /// What it is.
     pub kind: Kind,
 }
