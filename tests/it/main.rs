@@ -5,6 +5,7 @@ mod auth_files;
 mod browser;
 mod chain;
 mod cli;
+mod config;
 mod docs;
 mod flags;
 mod frames;
