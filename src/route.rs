@@ -8,6 +8,7 @@
 //!   route     policy
 //! ```
 
+pub mod find;
 pub mod path;
 pub mod pattern;
 pub mod served;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use hyper::StatusCode;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,9 +32,11 @@ use crate::event::Origin;
 use crate::source::produce::Produce;
 use crate::source::upstream::Upstream;
 use crate::source::{Destination, Source};
+use crate::stream::EventLog;
 use crate::stream::history::Limits;
 use crate::stream::retained::Retain;
 use crate::stream::via::Refusal;
+use find::{NoStream, Place};
 use pattern::{Key, Pattern};
 use served::{Lease, Served};
 
@@ -41,6 +44,8 @@ use served::{Lease, Served};
 const REMEMBERED: Duration = Duration::from_secs(1);
 /// An upstream that had a stream is asked again for so long before it is believed that there is none any more.
 const DOUBTED: Duration = Duration::from_secs(10);
+/// What a route has inherited is kept for so long at least: time enough to connect again.
+const INHERITED: Duration = Duration::from_secs(10);
 /// More streams than this that an upstream does not have are not remembered.
 const MAX_REFUSED: usize = 10_000;
 
@@ -91,6 +96,17 @@ impl Policy {
             address.clone_into(&mut produce.address);
         }
         Ok(self)
+    }
+
+    /// Whether streams of a route that was like `former` can go on under this policy, with their ids and their history: they have
+    /// the same names and the same bounds, and nothing comes from an upstream. What an upstream sends while one connection ends and
+    /// another begins would be missed or come twice.
+    fn continues(&self, former: &Self) -> bool {
+        let mut upstreams = self.upstreams.iter().chain(&former.upstreams);
+        upstreams.next().is_none()
+            && self.pattern == former.pattern
+            && self.history == former.history
+            && self.retain == former.retain
     }
 }
 
@@ -147,23 +163,6 @@ struct Table {
     routes: Vec<Arc<Route>>,
 }
 
-/// What is at a path.
-pub enum Place {
-    /// A stream, or one that could be.
-    Stream(Arc<Route>, Key),
-    /// The list of a route's streams.
-    List(Arc<Route>),
-}
-
-/// Why a request gets no stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoStream {
-    /// The status to answer with.
-    pub status: StatusCode,
-    /// Why, in one line.
-    pub reason: String,
-}
-
 /// A route: a pattern, a policy, and the streams there are.
 pub struct Route {
     /// What holds for all of them.
@@ -174,12 +173,17 @@ pub struct Route {
     streams: Mutex<Streams>,
 }
 
+/// Logs of streams, by their names.
+type Logs = BTreeMap<Arc<str>, Arc<EventLog>>;
+
 #[derive(Default)]
 struct Streams {
     /// By their names, in order.
     served: BTreeMap<Arc<str>, Arc<Served>>,
     /// Those that upstreams do not have, and until when that is known.
     refused: BTreeMap<Arc<str>, (Refusal, Instant)>,
+    /// Those of a former route of this pattern, for the first who asks.
+    inherited: Logs,
 }
 
 impl Routes {
@@ -224,7 +228,8 @@ impl Routes {
     }
 
     /// From now on these are the routes. Those that have not changed go on as if nothing had happened; the subscribers of others
-    /// are closed with 1012, and may come back at once. How many have come and gone.
+    /// are closed with 1012, and may come back at once, and where no upstream is involved and names and history stay, they may resume.
+    /// How many have come and gone.
     pub fn replace(&self, policies: Vec<Policy>) -> (usize, usize) {
         let mut former = self.all();
         let is_first = former.is_empty();
@@ -242,13 +247,18 @@ impl Routes {
                 }
             });
         }
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Table { routes });
+        // Who asks in between waits for this lock, rather than finding a route that has gone.
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         for route in &former {
-            route.gone.end(Farewell {
-                code: CloseCode::Restart,
-                reason: "this route has changed: connect again".into(),
-            });
+            let logs = route.retire();
+            let mut heirs = added.iter();
+            if let Some(heir) = heirs.find(|heir| heir.policy.continues(&route.policy)) {
+                heir.lock().inherited = logs;
+                self.own.tasks.spawn(heir.clone().disown());
+            }
         }
+        *table = Arc::new(Table { routes });
+        drop(table);
         let mut name = is_first.then_some(self.own.instance);
         for route in &added {
             if !route.policy.pattern.is_on_demand() {
@@ -258,46 +268,18 @@ impl Routes {
         (added.len(), former.len())
     }
 
-    /// What is at a path, as a request has it, and a query. A path that is served as it is counts more than one with a star,
-    /// and of these the longest counts.
+    /// What is at a path, as a request has it, and a query.
     pub fn find(
         &self,
         path: &str,
         query: Option<&str>,
-    ) -> std::result::Result<Option<Place>, NoStream> {
+    ) -> std::result::Result<Option<Place<Arc<Route>>>, NoStream> {
         let table = self.table();
-        let normal = match path::normal(path) {
-            Ok(normal) => normal,
-            Err(wrong) => {
-                let bases = table.routes.iter().map(|route| &route.policy.pattern);
-                let mut below = bases.filter(|pattern| path.starts_with(pattern.base()));
-                return match below.any(Pattern::is_wildcard) {
-                    true => Err(NoStream {
-                        status: StatusCode::BAD_REQUEST,
-                        reason: wrong.to_string(),
-                    }),
-                    false => Ok(None),
-                };
-            }
-        };
-        let patterns = table
-            .routes
-            .iter()
-            .map(|route| (route, &route.policy.pattern));
-        let best = patterns
-            .clone()
-            .filter(|(_, pattern)| pattern.matches(&normal))
-            .max_by_key(|(_, pattern)| (!pattern.is_wildcard(), pattern.base().len()));
-        if let Some((route, pattern)) = best {
-            let key = pattern.key(&normal, query).map_err(|reason| NoStream {
-                status: StatusCode::BAD_REQUEST,
-                reason,
-            })?;
-            return Ok(Some(Place::Stream(route.clone(), key)));
-        }
-        let mut lists = patterns.filter(|(_, pattern)| pattern.is_wildcard());
-        let list = lists.find(|(_, pattern)| pattern.base() == normal && normal != "/");
-        Ok(list.map(|(route, _)| Place::List(route.clone())))
+        let found = find::find(&table.routes, |route| &route.policy.pattern, path, query)?;
+        Ok(found.map(|place| match place {
+            Place::Stream(route, key) => Place::Stream(route.clone(), key),
+            Place::List(route) => Place::List(route.clone()),
+        }))
     }
 }
 
@@ -313,6 +295,28 @@ impl Route {
 
     fn lock(&self) -> MutexGuard<'_, Streams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends all its streams. What is in them, which is still published to until the last one has noticed.
+    fn retire(&self) -> Logs {
+        let mut streams = self.lock();
+        self.gone.end(Farewell {
+            code: CloseCode::Restart,
+            reason: "this route has changed: connect again".into(),
+        });
+        let mut logs = std::mem::take(&mut streams.inherited);
+        let served = streams.served.iter();
+        logs.extend(served.map(|(name, stream)| (name.clone(), stream.log.clone())));
+        logs
+    }
+
+    /// Forgets what nobody has come back to.
+    async fn disown(self: Arc<Self>) {
+        let pause = sleep(self.policy.linger.max(INHERITED));
+        self.gone.token().run_until_cancelled(pause).await;
+        if !self.gone.token().is_cancelled() {
+            self.lock().inherited.clear();
+        }
     }
 
     /// How many streams there are.
@@ -369,7 +373,9 @@ impl Route {
                 reason,
             });
         }
-        let stream = self.begin(key, Origin::random());
+        let inherited = streams.inherited.remove(&key.name);
+        let log = inherited.unwrap_or_else(|| self.new_log(Origin::random()));
+        let stream = self.begin(key, log);
         streams.served.insert(key.name.clone(), stream.clone());
         let lease = stream.lease();
         drop(streams);
@@ -381,17 +387,27 @@ impl Route {
     fn open_always(self: &Arc<Self>, origin: Origin) {
         let key = self.policy.pattern.key(self.policy.pattern.base(), None);
         let key = key.expect("there are no parameters that count");
-        let stream = self.begin(&key, origin);
-        self.lock().served.insert(key.name, stream);
+        let mut streams = self.lock();
+        let inherited = streams.inherited.remove(&key.name);
+        let log = inherited.unwrap_or_else(|| self.new_log(origin));
+        let stream = self.begin(&key, log);
+        streams.served.insert(key.name, stream);
     }
 
-    /// A new stream, and its sources.
-    fn begin(&self, key: &Key, origin: Origin) -> Arc<Served> {
+    fn new_log(&self, origin: Origin) -> Arc<EventLog> {
+        let Policy {
+            history, retain, ..
+        } = &*self.policy;
+        Arc::new(EventLog::named(origin, *history, retain.clone()))
+    }
+
+    /// A new stream in `log`, and its sources.
+    fn begin(&self, key: &Key, log: Arc<EventLog>) -> Arc<Served> {
         let policy = &self.policy;
         let stream = Arc::new(Served::new(
             key.name.clone(),
             policy.clone(),
-            (origin, &self.own.address),
+            (log, &self.own.address),
             self.gone.child(),
             &self.own.tasks,
         ));

@@ -9,7 +9,8 @@ use hyper::http::HeaderName;
 use tokio_rustls::rustls::ClientConfig;
 use url::Url;
 
-use super::{Usage, given, lines, values};
+use super::tls::ClientTlsArgs;
+use super::{Usage, given, is_from_variable, lines, values};
 use crate::reason;
 use crate::source::secret::{self, Secret};
 use crate::source::upstream::{Upstream, header_value};
@@ -28,6 +29,10 @@ pub struct ConnectArgs {
         help_heading = "Connections"
     )]
     pub consume_ca: Option<PathBuf>,
+
+    /// Who this side is
+    #[command(flatten)]
+    pub tls: ClientTlsArgs,
 
     /// Send this header with every request or handshake; repeatable. ${NAME} in the value is a variable of the environment, @FILE as the value is what the file holds then
     #[arg(
@@ -96,8 +101,9 @@ pub struct ConnectArgs {
 }
 
 /// Those that make sense only where there is an upstream.
-const OF_UPSTREAMS: [&str; 7] = [
+const OF_UPSTREAMS: [&str; 8] = [
     "consume_ca",
+    "consume_cert",
     "consume_header",
     "consume_message",
     "consume_expect",
@@ -193,9 +199,10 @@ pub fn connect(args: &ConnectArgs, matches: &ArgMatches, urls: &[EventUrl]) -> U
     }
     // Reading the system's roots takes a while, so only when they are needed.
     let is_secure = |url: &EventUrl| matches!(url.url.scheme(), "wss" | "https");
-    let wants_tls = args.consume_ca.is_some() || urls.iter().any(is_secure);
+    let identity = args.tls.identity()?;
+    let wants_tls = args.consume_ca.is_some() || identity.is_some() || urls.iter().any(is_secure);
     let tls = wants_tls
-        .then(|| client_config(args.consume_ca.as_deref()))
+        .then(|| client_config(args.consume_ca.as_deref(), identity))
         .transpose();
     Ok(Connect {
         headers: headers?,
@@ -257,15 +264,12 @@ fn talk(args: &ConnectArgs, matches: &ArgMatches) -> Usage<Talk> {
     })
 }
 
-/// The steps of a login. On the command line flags stand in the order that is meant; elsewhere the n-th pattern belongs to
+/// The steps of a login. Flags stand in the order that is meant; in variables the n-th pattern belongs to
 /// the n-th message, and an empty one is none.
 fn steps(args: &ConnectArgs, matches: &ArgMatches) -> Usage<Vec<Step>> {
     let (messages, patterns) = (&args.consume_message, &args.consume_expect);
-    let sources = (
-        given(matches, "consume_message"),
-        given(matches, "consume_expect"),
-    );
-    if let (2, 2) | (2, 0) | (0, 2) = sources {
+    let mut flags = ["consume_message", "consume_expect"].into_iter();
+    if !flags.any(|flag| is_from_variable(matches, flag)) {
         return in_order(matches, messages, patterns);
     }
     let messages = lines(matches, "consume_message", messages);

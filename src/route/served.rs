@@ -8,7 +8,6 @@ use tokio_util::task::TaskTracker;
 
 use super::Policy;
 use crate::endpoint::fanout::{Ender, Fanout};
-use crate::event::Origin;
 use crate::source::publish::Publisher;
 use crate::stream::EventLog;
 use crate::stream::usage::{Usage, User};
@@ -50,23 +49,18 @@ pub struct Lease {
 }
 
 impl Served {
-    /// An empty stream. `address` is where this instance serves, in its own words.
+    /// The stream in `log`. `address` is where this instance serves, in its own words.
     pub(super) fn new(
         name: Arc<str>,
         policy: Arc<Policy>,
-        (origin, address): (Origin, &str),
+        (log, address): (Arc<EventLog>, &str),
         ender: Ender,
         tasks: &TaskTracker,
     ) -> Self {
-        let log = Arc::new(EventLog::named(
-            origin,
-            policy.history,
-            policy.retain.clone(),
-        ));
         let settings = &policy.subscribers;
         Self {
             via: Arc::new(Via::new(Instance {
-                id: origin,
+                id: log.origin(),
                 address: address.into(),
             })),
             publisher: settings

@@ -150,8 +150,8 @@ async fn routes_that_stay_do_not_notice() {
     let routes = start(vec![policy("/a"), policy("/t/*"), policy("/b")]);
     let (kept, lost) = (open(&routes, "/t/x"), open(&routes, "/b"));
     let changed = Policy {
-        words: vec!["other".to_owned()],
-        ..policy("/b")
+        history: Limits::from(1),
+        ..changed("/b")
     };
     let counts = routes.replace(vec![policy("/t/*"), changed, policy("/new")]);
     assert_eq!(counts, (2, 2));
@@ -168,6 +168,40 @@ async fn routes_that_stay_do_not_notice() {
         open(&routes, "/b").stream.log.origin(),
         lost.stream.log.origin()
     );
+}
+
+fn changed(path: &str) -> Policy {
+    Policy {
+        words: vec!["other".to_owned()],
+        linger: Duration::from_secs(60),
+        ..policy(path)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_clients_have_published_outlives_a_change_of_policy() {
+    let routes = start(vec![policy("/a"), policy("/t/*")]);
+    let (a, t) = (open(&routes, "/a"), open(&routes, "/t/x"));
+    let origins = [a.stream.log.origin(), t.stream.log.origin()];
+    let now = |path| open(&routes, path).stream.log.origin();
+    assert_eq!(routes.replace(vec![changed("/a"), changed("/t/*")]), (2, 2));
+    assert!(a.stream.ender.token().is_cancelled());
+    settle().await;
+    // Nobody has come back before it changes again.
+    routes.replace(vec![policy("/a"), policy("/t/*")]);
+    settle().await;
+    assert_eq!([now("/a"), now("/t/x")], origins);
+    // With other bounds, or after a while, it is another stream.
+    let other = Policy {
+        history: Limits::from(1),
+        ..changed("/a")
+    };
+    routes.replace(vec![other, changed("/t/*")]);
+    assert_ne!(now("/a"), origins[0]);
+    settle().await;
+    tokio::time::advance(Duration::from_secs(61)).await;
+    settle().await;
+    assert_ne!(now("/t/x"), origins[1]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,7 +45,9 @@ impl Asked<'_> {
     pub(super) async fn granted(&self, body: Incoming, alone: bool) -> Result<Outcome, Refusal> {
         let accepts_publish = self.route.policy.subscribers.accept_publish;
         match self.request.method {
-            Method::GET if handshake::is_meant(self.request) => self.websocket().await,
+            Method::GET | Method::CONNECT if handshake::is_meant(self.request) => {
+                self.websocket().await
+            }
             Method::GET | Method::HEAD => self.read(alone).await,
             Method::POST if accepts_publish => self.publish(body).await,
             Method::OPTIONS => Ok(Outcome::Answer(self.options())),
@@ -58,7 +60,15 @@ impl Asked<'_> {
         let lease = self.route.open(self.key)?;
         match lease.stream.is_there().await {
             Ok(()) => Ok(lease),
-            Err(refused) => Err(crate::route::NoStream::from(&refused).into()),
+            Err(refused) => Err(crate::route::find::NoStream::from(&refused).into()),
+        }
+    }
+
+    fn handover(&self, lease: Lease, kind: Kind) -> Handover {
+        Handover {
+            lease,
+            remaining: self.who.remaining(),
+            kind,
         }
     }
 
@@ -104,7 +114,7 @@ impl Asked<'_> {
             self.origin.let_read(&mut headers);
             let preface = answer::head_and_preface(&headers, preface);
             let kind = Kind::Body(format, preface, joined.subscription);
-            return Ok(Outcome::TakeOver(Handover { lease, kind }));
+            return Ok(Outcome::TakeOver(self.handover(lease, kind)));
         }
         let settings = &stream.policy.subscribers;
         let body = body::follow(Follower {
@@ -117,6 +127,7 @@ impl Asked<'_> {
             address: self.context.address,
             ender: stream.ender.clone(),
             user: lease.user,
+            remaining: self.who.remaining(),
             activity: self.context.activity.clone(),
             preface: preface.into(),
             subscription: joined.subscription,
@@ -143,7 +154,7 @@ impl Asked<'_> {
             ]);
             let kind = Kind::Hop;
             let response = response.map(body::full);
-            return Ok(Outcome::Upgrade(response, Handover { lease, kind }));
+            return Ok(Outcome::Upgrade(response, self.handover(lease, kind)));
         }
         let (wish, wants) = self.wish()?;
         let publish = match self.route.policy.subscribers.accept_publish {
@@ -171,7 +182,7 @@ impl Asked<'_> {
         answer::add_state(response.headers_mut(), &joined);
         let kind = Kind::WebSocket(joined.subscription, publish);
         let response = response.map(body::full);
-        Ok(Outcome::Upgrade(response, Handover { lease, kind }))
+        Ok(Outcome::Upgrade(response, self.handover(lease, kind)))
     }
 
     async fn publish(&self, body: Incoming) -> Result<Outcome, Refusal> {

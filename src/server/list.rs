@@ -14,8 +14,9 @@ use crate::auth::Right;
 use crate::endpoint::answer;
 use crate::endpoint::body;
 use crate::endpoint::page::{self, Index, Page, Stream};
+use crate::route::find::Place;
 use crate::route::served::Served;
-use crate::route::{Place, Route, Routes};
+use crate::route::{Route, Routes};
 
 /// So many streams stand in a list if nothing else is asked for, and so many at most.
 const STREAMS: usize = 100;

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -22,15 +23,13 @@ use crate::endpoint::websocket::handshake;
 use crate::endpoint::websocket::input::Unheard;
 use crate::event::Labels;
 use crate::http_message;
+use crate::route::find::{NoStream, Place};
 use crate::route::pattern::Key;
 use crate::route::served::Lease;
-use crate::route::{Listed, NoStream, Place, Route, Routes};
+use crate::route::{Listed, Route, Routes};
 use crate::source::publish::Refused;
 use crate::stream::Subscription;
 use crate::wire::Format;
-
-/// So many routes are named to whoever asks for something else.
-const MAX_NAMED: usize = 20;
 
 /// What a request becomes.
 pub enum Outcome {
@@ -46,6 +45,8 @@ pub enum Outcome {
 pub struct Handover {
     /// The stream that it is about.
     pub lease: Lease,
+    /// For how long; none if there is no end to it.
+    pub remaining: Option<Duration>,
     /// What it is.
     pub kind: Kind,
 }
@@ -230,17 +231,9 @@ impl Context {
             Some(Place::List(route)) if !handshake::is_meant(request) => Target::List(route),
             None if path == "/" && !handshake::is_meant(request) => Target::Index,
             _ => {
-                let routes = self.routes.all().into_iter().take(MAX_NAMED);
-                let there: Vec<_> = routes
-                    .map(|route| route.policy.pattern.to_string())
-                    .collect();
-                return Err(refusal(
-                    StatusCode::NOT_FOUND,
-                    format!(
-                        "there is no stream at this path; what there is: {}",
-                        there.join(" ")
-                    ),
-                ));
+                let routes = self.routes.all();
+                let patterns = routes.iter().map(|route| &route.policy.pattern);
+                return Err(NoStream::at_all(patterns).into());
             }
         })
     }

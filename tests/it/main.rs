@@ -1,9 +1,11 @@
 //! Tests of the real binary, against servers and clients of this file's neighbours and of other people.
 
+mod access;
 mod auth_files;
 mod browser;
 mod chain;
 mod cli;
+mod config;
 mod docs;
 mod flags;
 mod frames;
@@ -27,4 +29,5 @@ mod subscribers;
 mod survival;
 mod tail;
 mod tls;
+mod tls_server;
 mod upstream;

@@ -22,7 +22,7 @@ async fn a_late_joiner_starts_at_the_live_edge() {
 }
 
 /// Some systems allow a process 1,024 files unless it asks for more.
-fn allow_many_files() {
+pub fn allow_many_files() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let limit = Rlimit {
         current: maximum,
