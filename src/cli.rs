@@ -1,6 +1,7 @@
 //! Flags and environment variables, turned once into a typed [`Config`]. What does not fit together is a usage error.
 
 mod args;
+mod limits;
 mod proxy;
 mod values;
 
@@ -73,6 +74,8 @@ pub struct Hop {
     pub subscribers: Settings,
     /// The pages of other servers that are let in.
     pub origins: Origins,
+    /// What clients may cost.
+    pub limits: crate::server::limits::Limits,
     /// How long stopping may take.
     pub drain: Duration,
 }
@@ -253,7 +256,13 @@ fn hop(args: HopArgs, matches: &ArgMatches) -> Usage<Hop> {
             max_message_size: args.connect.max_message_size,
             overload: args.overload,
             accept_publish: args.accept_publish,
+            max_publish_rate: limits::max_publish_rate(
+                &args.route_limits,
+                args.accept_publish,
+                matches,
+            )?,
         },
+        limits: args.limits.limits(args.connect.max_message_size)?,
         origins: Origins(origins),
         drain: args.drain,
     })

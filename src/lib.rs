@@ -133,7 +133,7 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
         };
         tasks.spawn(source.run(to, stop.clone()));
     }
-    server::serve(listeners, route, tasks.clone(), stop).await;
+    server::serve(listeners, route, hop.limits, tasks.clone(), stop).await;
     shutdown::drain(&tasks, hop.drain).await;
     Ok(())
 }

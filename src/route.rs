@@ -68,9 +68,13 @@ impl Route {
         };
         Self {
             fanouts: Format::ALL.map(fanout),
-            publisher: settings
-                .accept_publish
-                .then(|| Publisher::new(log.clone(), settings.max_message_size)),
+            publisher: settings.accept_publish.then(|| {
+                Publisher::new(
+                    log.clone(),
+                    settings.max_message_size,
+                    settings.max_publish_rate,
+                )
+            }),
             path,
             log,
             via,

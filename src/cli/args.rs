@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::limits::{LimitArgs, RouteLimitArgs};
 use super::proxy::ProxyArgs;
 use super::values;
 use crate::client::{publish, tail};
@@ -186,6 +187,14 @@ pub struct HopArgs {
     /// The size of each random event; by default a counter, the serving address and ten random letters
     #[arg(long, env = "WSEVENT_PRODUCE_SIZE", value_name = "BYTES", value_parser = values::message_size, help_heading = "Sources")]
     pub produce_size: Option<usize>,
+
+    /// What clients may cost the process
+    #[command(flatten)]
+    pub limits: LimitArgs,
+
+    /// What they may cost each stream
+    #[command(flatten)]
+    pub route_limits: RouteLimitArgs,
 
     /// How to reach upstreams
     #[command(flatten)]

@@ -33,6 +33,8 @@ use tracing::info;
 
 use crate::endpoint::websocket::input::{Input, Unheard};
 use crate::event::Labels;
+use crate::listen::admission::Admitted;
+use crate::listen::rate::Rate;
 use crate::stream::{EventLog, Subscription};
 use crate::wire::Format;
 use connection::Connection;
@@ -62,6 +64,8 @@ pub struct Settings {
     pub overload: Overload,
     /// Whether clients may publish.
     pub accept_publish: bool,
+    /// How fast each of them may, if there is a limit.
+    pub max_publish_rate: Option<Rate>,
 }
 
 impl Settings {
@@ -81,6 +85,8 @@ pub struct Audience {
     pub path: Arc<str>,
     heartbeat_interval: Duration,
     overload: Overload,
+    /// How fast each subscriber may publish, if there is a limit.
+    max_publish_rate: Option<Rate>,
     count: Arc<AtomicUsize>,
 }
 
@@ -138,6 +144,8 @@ pub struct Arrival {
     pub subscription: Subscription,
     /// With which labels it may publish, if it may.
     pub publish: Result<Box<Labels>, Unheard>,
+    /// Its place among all connections, which it has until its socket is closed.
+    pub admitted: Option<Admitted>,
 }
 
 impl Fanout {
@@ -162,6 +170,7 @@ impl Fanout {
                 false => settings.ping_interval,
             },
             overload: settings.overload,
+            max_publish_rate: settings.max_publish_rate,
             count,
         });
         let shard = || Shard::new(audience.clone(), tasks.clone(), stop.clone());
@@ -189,7 +198,7 @@ impl Fanout {
         let input = Input::new(self.max_message_size);
         let Subscription { cursor, tape, head } = arrival.subscription;
         let connection = Arc::new(Connection::new(
-            arrival.socket,
+            (arrival.socket, arrival.admitted),
             address,
             arrival.preface,
             cursor,

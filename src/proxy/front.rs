@@ -2,7 +2,6 @@
 
 pub mod gate;
 mod http2;
-pub mod streams;
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
@@ -14,10 +13,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::{Bytes, BytesMut};
+use hyper::Response;
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,14 +26,15 @@ use tokio_rustls::TlsStream;
 use tracing::{debug, info};
 
 use super::Proxy;
-use super::admission::Admitted;
 use super::body::Answer;
 use super::forward::head;
 use super::forward::{Client, Opened, Outcome, Streamed};
 use super::headers::From;
 use super::stream::Stream;
 use super::tunnel::{self, Side, event_stream};
+use crate::listen::admission::{Admitted, NoRoom};
 use crate::listen::proxied;
+use crate::listen::refusal::{LINGER, say_later, say_no};
 use crate::reason;
 use gate::{Gate, Verdict};
 
@@ -46,8 +46,6 @@ const OPENING: Duration = Duration::from_secs(10);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// So much hyper keeps of what a client is slow to take, in bytes.
 const MAX_UNREAD: usize = 64 << 10;
-/// How long a client that is turned away has time to read why.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it ends, or is a tunnel, which is a task of its own, and a smaller one.
 pub async fn connection(
@@ -73,19 +71,10 @@ pub async fn connection(
         }
     };
     let Some(mut admitted) = admitted else {
-        let reason = "there are too many connections at the moment";
-        return turn_away(
-            socket,
-            from,
-            &proxy,
-            StatusCode::SERVICE_UNAVAILABLE,
-            reason,
-        )
-        .await;
+        return turn_away(socket, from, &proxy, NoRoom::InAll).await;
     };
     if !admitted.is_of(from.client.ip()) {
-        let reason = "there are too many connections from this address";
-        return turn_away(socket, from, &proxy, StatusCode::TOO_MANY_REQUESTS, reason).await;
+        return turn_away(socket, from, &proxy, NoRoom::OfAddress).await;
     }
     let Some(tls) = &proxy.tls else {
         return open(Stream::Plain(socket), from, admitted, proxy).await;
@@ -296,7 +285,7 @@ async fn http1(gate: Gate, client: Client, answer: Option<Response<Answer>>, adm
         }
         (_, Some(Verdict::Refused(status, reason)), Err(_)) => {
             info!(client = %from.client, status = status.as_u16(), reason, "request refused");
-            let _ = timeout(LINGER, say_no(&mut stream, status, reason)).await;
+            say_no(&mut stream, status, reason).await;
         }
         (_, _, Err(error)) => {
             let reason = reason::of(&error.into());
@@ -371,38 +360,13 @@ fn limits(proxy: &Proxy, until: Option<Instant>) -> tunnel::Limits {
 }
 
 /// Tells a client that there is no room for it, if that can be said, and to a few at a time only.
-async fn turn_away(
-    socket: TcpStream,
-    from: From,
-    proxy: &Proxy,
-    status: StatusCode,
-    reason: &'static str,
-) {
+async fn turn_away(mut socket: TcpStream, from: From, proxy: &Proxy, no_room: NoRoom) {
+    let (status, reason) = (no_room.status(), no_room.reason());
     info!(client = %from.client, status = status.as_u16(), reason, "connection refused");
-    let Ok(_permit) = proxy.turning_away.try_acquire() else {
+    let Some(_permit) = proxy.turning_away.permit() else {
         return;
     };
     if proxy.tls.is_none() {
-        let mut stream = Stream::Plain(socket);
-        let _ = timeout(LINGER, say_no(&mut stream, status, reason)).await;
+        say_later(&mut socket, no_room).await;
     }
-}
-
-/// Answers without hyper, to what may not even be a request, and lets the client read it: closing at once, with bytes of it
-/// unread, would reset the connection (RFC 9112, section 9.6).
-async fn say_no(stream: &mut Stream, status: StatusCode, reason: &str) -> std::io::Result<()> {
-    let comes_back = matches!(
-        status,
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
-    );
-    let answer = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n{}\r\n{reason}\n",
-        reason.len() + 1,
-        if comes_back { "Retry-After: 5\r\n" } else { "" },
-    );
-    stream.write_all(answer.as_bytes()).await?;
-    stream.shutdown().await?;
-    let mut rest = [0; 1024];
-    while stream.read(&mut rest).await? > 0 {}
-    Ok(())
 }

@@ -12,6 +12,7 @@ use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio_util::sync::CancellationToken;
 
+use super::limits::Keeper;
 use super::noted::Noted;
 use crate::endpoint::answer::{self, Representation};
 use crate::endpoint::body::{self, Activity, Body, Follower};
@@ -20,8 +21,9 @@ use crate::endpoint::websocket::handshake;
 use crate::endpoint::websocket::input::Unheard;
 use crate::event::Labels;
 use crate::http_message;
+use crate::listen::admission::NoRoom;
 use crate::route::Route;
-use crate::source::publish::{self, Refused};
+use crate::source::publish::{self, Refused, Sender};
 use crate::stream::Subscription;
 use crate::stream::join::{Resumed, Wish};
 use crate::wire::{Format, RESUMED, hop};
@@ -56,6 +58,8 @@ pub struct Context {
     pub stop: CancellationToken,
     /// Notes that it gets on.
     pub activity: Arc<Activity>,
+    /// Sees to the limits of the process.
+    pub keeper: Arc<Keeper>,
 }
 
 /// A request that is not granted.
@@ -75,7 +79,21 @@ fn refusal(status: StatusCode, reason: impl Into<Cow<'static, str>>) -> Refusal 
 
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
-        refusal(refused.status, refused.reason)
+        let retry_after = refused.retry_after.map(HeaderValue::from);
+        Self {
+            headers: Vec::from_iter(retry_after.map(|seconds| (header::RETRY_AFTER, seconds))),
+            ..refusal(refused.status, refused.reason)
+        }
+    }
+}
+
+impl From<NoRoom> for Refusal {
+    fn from(no_room: NoRoom) -> Self {
+        let seconds = HeaderValue::from(no_room.retry_after());
+        Self {
+            headers: vec![(header::RETRY_AFTER, seconds)],
+            ..refusal(no_room.status(), no_room.reason())
+        }
     }
 }
 
@@ -103,6 +121,12 @@ impl Context {
             let_read(response.headers_mut(), origin);
         }
         outcome
+    }
+
+    /// The answer to a request on an HTTP/2 connection for which there is no room.
+    pub fn no_room(&self, no_room: NoRoom) -> Response<Body> {
+        self.keeper.door.log(self.address, no_room);
+        Refusal::from(no_room).into()
     }
 
     async fn granted(
@@ -281,7 +305,11 @@ impl Context {
         };
         let labels = answer::labels(request);
         let body = Noted::new(body, self.activity.clone());
-        let ids = publisher.take(request, body, labels).await?;
+        let sender = Sender {
+            address: self.address,
+            bodies: &self.keeper.bodies,
+        };
+        let ids = publisher.take(request, body, labels, &sender).await?;
         let json = HeaderValue::from_static("application/json");
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, json)]);
         let mut response = with_headers(headers, body::full(ids));

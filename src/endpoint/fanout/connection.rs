@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::info;
 
 use super::{Audience, Overload};
+use crate::listen::admission::Admitted;
 use crate::stream::cursor::Cursor;
 use crate::stream::tape::{Chunk, Pending, TapeReader};
 use crate::wire::{self, Format};
@@ -29,6 +30,8 @@ const LONGEST_TURN: u64 = 64 << 10;
 pub struct Connection {
     /// The client's socket. Read by the subscriber's own task, written by [`Connection::write`].
     pub socket: TcpStream,
+    /// Counts it as long as there is the socket.
+    _admitted: Option<Admitted>,
     /// Wakes the subscriber's own task.
     pub task: AtomicWaker,
     address: SocketAddr,
@@ -109,7 +112,7 @@ pub enum Progress {
 impl Connection {
     /// A connection to `address` that is to get `preface` and then what lies behind `cursor`, and was last heard of at `tick`.
     pub fn new(
-        socket: TcpStream,
+        (socket, admitted): (TcpStream, Option<Admitted>),
         address: SocketAddr,
         preface: Bytes,
         cursor: Cursor,
@@ -118,6 +121,7 @@ impl Connection {
     ) -> Self {
         Self {
             socket,
+            _admitted: admitted,
             address,
             task: AtomicWaker::new(),
             tape,

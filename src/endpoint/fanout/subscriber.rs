@@ -16,11 +16,13 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::time::{Sleep, sleep};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::connection::{Connection, Mode, Progress};
 use super::driver::Shard;
 use crate::endpoint::websocket::input::{End, Input, Unheard};
 use crate::event::Labels;
+use crate::listen::rate::Bucket;
 
 /// How long a client may take to get its Close frame and to answer it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,13 +35,21 @@ pub struct Subscriber {
     connection: Arc<Connection>,
     shard: Arc<Shard>,
     input: Input,
-    /// With which labels the client may publish, if it may.
-    publish: Result<Box<Labels>, Unheard>,
+    /// What the client may publish, if it may.
+    publish: Result<Box<Publishing>, Unheard>,
     /// What the client sends is thrown away: it has sent what it must not, or its Close frame can no longer matter.
     deaf: bool,
     /// The client will send no more.
     ended: bool,
     closing: Closing,
+}
+
+/// A client that may publish.
+struct Publishing {
+    /// What its events have.
+    labels: Labels,
+    /// What it may publish just now, where there is a limit.
+    bucket: Bucket,
 }
 
 /// How far the end of the connection has come.
@@ -96,7 +106,12 @@ impl Subscriber {
             connection,
             shard,
             input,
-            publish,
+            publish: publish.map(|labels| {
+                Box::new(Publishing {
+                    labels: *labels,
+                    bucket: Bucket::default(),
+                })
+            }),
             deaf,
             ended: false,
             closing: Closing::NotYet,
@@ -140,11 +155,19 @@ impl Subscriber {
             return ControlFlow::Continue(());
         }
         let mut replies = Vec::new();
-        let log = &self.shard.audience().log;
-        let result = match &self.publish {
-            Ok(labels) => {
+        let audience = self.shard.audience();
+        let rate = audience.max_publish_rate;
+        let mut too_fast = None;
+        let mut result = match &mut self.publish {
+            Ok(publishing) => {
                 let append = |payload| {
-                    log.append(labels.event(payload));
+                    let taken = rate.map_or(Ok(()), |rate| publishing.bucket.take(1, rate));
+                    match taken {
+                        Ok(()) if too_fast.is_none() => {
+                            audience.log.append(publishing.labels.event(payload));
+                        }
+                        _ => too_fast = rate,
+                    }
                 };
                 self.input.take(bytes, &mut replies, Ok(append))
             }
@@ -152,6 +175,12 @@ impl Subscriber {
                 .input
                 .take(bytes, &mut replies, Err::<fn(_), _>(*unheard)),
         };
+        if let Some(rate) = too_fast {
+            result = Err(End::Violation {
+                code: CloseCode::Policy,
+                reason: rate.exceeded().into(),
+            });
+        }
         let mut writer = self.connection.lock();
         match result {
             Ok(()) if replies.is_empty() => {}

@@ -1,14 +1,14 @@
-//! The requests of one HTTP/2 connection. Each may have a connection at an upstream, so each counts as a connection of the
-//! client's.
+//! The requests of one HTTP/2 connection. Each may be a subscriber, or have a connection at an upstream, so each counts as a
+//! connection of the client's.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use hyper::StatusCode;
+use tokio::time::sleep;
 
-use crate::proxy::admission::{Admission, Admitted};
-use crate::proxy::headers::Refusal;
+use super::admission::{Admission, Admitted, NoRoom};
 
 /// Counts them.
 pub struct Streams {
@@ -31,32 +31,34 @@ impl Streams {
     }
 
     /// One more, if there is room for it. One at a time is what the connection itself counts as.
-    pub fn enter(self: &Arc<Self>) -> Result<Entered, Refusal> {
+    pub fn enter(self: &Arc<Self>) -> Result<Entered, NoRoom> {
         self.seen.fetch_add(1, Ordering::Relaxed);
         let is_only = self.open.fetch_add(1, Ordering::Relaxed) == 0;
         let mut entered = Entered {
             of: self.clone(),
             admitted: None,
         };
-        if is_only {
-            return Ok(entered);
+        if !is_only {
+            entered.admitted = Some(self.admission.enter_from(self.address)?);
         }
-        let mut admitted = self.admission.enter().ok_or(Refusal {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            reason: "there are too many connections at the moment",
-        })?;
-        if !admitted.is_of(self.address) {
-            return Err(Refusal {
-                status: StatusCode::TOO_MANY_REQUESTS,
-                reason: "there are too many connections from this address",
-            });
-        }
-        entered.admitted = Some(admitted);
         Ok(entered)
     }
 
+    /// Comes when there has been no request for about `period`, and at most twice as long.
+    pub async fn unused(&self, period: Duration) {
+        let mut before = None;
+        loop {
+            let now = self.seen_and_none_open();
+            if now.is_some() && now == before {
+                return;
+            }
+            before = now;
+            sleep(period).await;
+        }
+    }
+
     /// How many there have been, if there is none now.
-    pub fn seen_and_none_open(&self) -> Option<usize> {
+    fn seen_and_none_open(&self) -> Option<usize> {
         let is_idle = self.open.load(Ordering::Relaxed) == 0;
         is_idle.then(|| self.seen.load(Ordering::Relaxed))
     }
@@ -78,20 +80,17 @@ impl Drop for Entered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listen::admission::OfEach;
 
     #[test]
     fn the_first_is_the_connection_itself_and_others_need_room() {
         let admission = Admission::new(2, None);
         let _connection = admission.enter().expect("room");
         let streams = Streams::new(admission.clone(), [192, 0, 2, 1].into());
-        let first = streams.enter().map_err(|refusal| refusal.status);
-        let second = streams.enter().map_err(|refusal| refusal.status);
+        let first = streams.enter();
+        let second = streams.enter();
         assert!(first.is_ok() && second.is_ok());
-        let third = streams
-            .enter()
-            .map(|_| ())
-            .map_err(|refusal| refusal.status);
-        assert_eq!(third, Err(StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(streams.enter().err(), Some(NoRoom::InAll));
         drop(second);
         assert!(streams.enter().is_ok());
         assert_eq!(streams.seen_and_none_open(), None);
@@ -102,16 +101,26 @@ mod tests {
 
     #[test]
     fn an_address_has_its_limit_here_too() {
-        let admission = Admission::new(9, Some(1));
+        let admission = Admission::new(9, Some(OfEach::address(1)));
         let address = [192, 0, 2, 1].into();
-        let mut connection = admission.enter().expect("room");
-        assert!(connection.is_of(address));
+        let _connection = admission.enter_from(address).map_err(|_| "no room");
         let streams = Streams::new(admission, address);
-        let _first = streams.enter().expect("it is the connection");
-        let second = streams
-            .enter()
-            .map(|_| ())
-            .map_err(|refusal| refusal.status);
-        assert_eq!(second, Err(StatusCode::TOO_MANY_REQUESTS));
+        let _first = streams.enter().map_err(|_| "it is the connection");
+        assert_eq!(streams.enter().err(), Some(NoRoom::OfAddress));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_unused_when_no_request_comes() {
+        let period = Duration::from_secs(30);
+        let streams = Streams::new(Admission::new(9, None), [192, 0, 2, 1].into());
+        let begin = tokio::time::Instant::now();
+        let busy = async {
+            sleep(period / 2).await;
+            let entered = streams.enter();
+            sleep(period * 3).await;
+            drop(entered);
+        };
+        tokio::join!(busy, streams.unused(period));
+        assert_eq!(begin.elapsed(), period * 5);
     }
 }
