@@ -67,17 +67,21 @@ pub async fn serve(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    let keeper = Keeper::new(limits);
+    let serving = Arc::new(Serving {
+        route,
+        keeper: Keeper::new(limits),
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    });
     let accepting = tasks.clone().spawn(async move {
         while let Some((socket, address)) = stop.run_until_cancelled(listeners.accept()).await {
-            match keeper.door.enter(address) {
+            let door = &serving.keeper.door;
+            match door.enter(address) {
                 Ok(admitted) => {
-                    let (route, keeper, stop) = (route.clone(), keeper.clone(), stop.clone());
-                    let serving = (route, keeper, tasks.clone(), stop);
-                    tasks.spawn(connection(socket, address, admitted, serving));
+                    tasks.spawn(connection(socket, address, admitted, serving.clone()));
                 }
                 Err(no_room) => {
-                    if let Some(telling) = keeper.door.turn_away(socket, no_room) {
+                    if let Some(telling) = door.turn_away(socket, no_room) {
                         tasks.spawn(telling);
                     }
                 }
@@ -87,33 +91,49 @@ pub async fn serve(
     accepting.await.expect("accepting does not panic");
 }
 
-/// What is served, within which limits, and what ends it.
-type Serving = (Arc<Route>, Arc<Keeper>, TaskTracker, CancellationToken);
+/// What is served, within which limits, by which tasks, and what ends them.
+struct Serving {
+    route: Arc<Route>,
+    keeper: Arc<Keeper>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
 
-/// One client's connection. Until the first request is here, it is nothing but that: many may never send one.
+/// One client's connection. Until the first request is here, it is nothing but that, as many may never send one: what comes
+/// later is larger, and in boxes.
 async fn connection(
     mut socket: TcpStream,
     address: SocketAddr,
     admitted: Admitted,
-    (route, keeper, tasks, stop): Serving,
+    serving: Arc<Serving>,
 ) {
     let accepted = Instant::now();
-    let reading = opening::read(&mut socket, accepted + keeper.handshake_timeout);
-    let early = match stop.run_until_cancelled(reading).await {
-        Some(Ok(Opening::Begun(early))) => early,
-        Some(Ok(Opening::Silent)) => return keeper.log_late(address, false),
-        Some(Ok(Opening::Late)) => return late(&mut socket, address, &keeper).await,
-        Some(Ok(Opening::Closed) | Err(_)) | None => return,
+    let Serving { keeper, stop, .. } = &*serving;
+    let opening = tokio::select! {
+        opening = opening::read(&mut socket, accepted + keeper.handshake_timeout) => opening,
+        () = stop.cancelled() => return,
+    };
+    let early = match opening {
+        Ok(Opening::Begun(early)) => early,
+        Ok(Opening::Silent) => return keeper.log_late(address, false),
+        Ok(Opening::Late) => return Box::pin(late(&mut socket, address, keeper)).await,
+        Ok(Opening::Closed) | Err(_) => return,
     };
     let context = Context {
-        route,
+        route: serving.route.clone(),
         address,
-        stop,
+        stop: stop.clone(),
         activity: Arc::new(Activity::new(accepted)),
-        keeper,
+        keeper: keeper.clone(),
     };
-    // In a box, as it is large.
-    Box::pin(http(socket, early, admitted, context, tasks)).await;
+    Box::pin(http(
+        socket,
+        early,
+        admitted,
+        context,
+        serving.tasks.clone(),
+    ))
+    .await;
 }
 
 /// One client's connection while it speaks HTTP. What it becomes after that gets a task of its own, which is smaller.
@@ -128,14 +148,14 @@ async fn http(
     let result = match http1(Rewound::new(socket, early), &context).await {
         Ok(Left::Ended) => Ok(()),
         Ok(Left::Idle) => return keeper.log_idle(address),
-        Ok(Left::Late(mut socket)) => return late(&mut socket, address, &keeper).await,
+        Ok(Left::Late(mut socket)) => return Box::pin(late(&mut socket, address, &keeper)).await,
         Ok(Left::HandedOver(socket, early, handover)) => {
             hand_over(&context, (socket, admitted), early, handover).await
         }
         Ok(Left::Http2(socket, early)) => {
             let socket = Rewound::new(socket, early);
             let streams = keeper.door.streams(address);
-            http2(socket, Arc::new(context), streams, tasks)
+            Box::pin(http2(socket, Arc::new(context), streams, tasks))
                 .await
                 .map_err(Into::into)
         }
@@ -231,7 +251,11 @@ async fn http1(socket: Rewound<TcpStream>, context: &Context) -> hyper::Result<L
                 None if activity.head_since().is_none() => return Ok(Left::Idle),
                 None => {
                     let stream = connection.into_parts().io.into_inner();
-                    return Ok(Left::Late(stream.into_inner().into_socket()));
+                    return Ok(match stream.is_blocked() {
+                        // Not all of an earlier answer has gone out.
+                        true => Left::Idle,
+                        false => Left::Late(stream.into_inner().into_socket()),
+                    });
                 }
             },
             () = context.stop.cancelled(), if !stopping => {

@@ -47,7 +47,7 @@ pub struct LimitArgs {
     #[arg(long, env = "WSEVENT_MAX_HEADER_SIZE", value_name = "BYTES", default_value = "16KiB", value_parser = values::header_size, help_heading = "Limits")]
     pub max_header_size: usize,
 
-    /// The longest body of a request; longer ones get 413. If not given, 16MiB, or --max-message-size if that is more
+    /// The longest body of a request; longer ones get 413. If not given, 16MiB, or as much as the largest event if that is more
     #[arg(long, env = "WSEVENT_MAX_BODY_SIZE", value_name = "BYTES", value_parser = values::message_size, help_heading = "Limits")]
     pub max_body_size: Option<usize>,
 

@@ -13,12 +13,18 @@ use crate::endpoint::body::Activity;
 pub struct Watched<S> {
     stream: S,
     activity: Arc<Activity>,
+    /// The client has not taken all that it was sent.
+    is_blocked: bool,
 }
 
 impl<S> Watched<S> {
     /// Notes on `activity`.
     pub fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+        Self {
+            stream,
+            activity,
+            is_blocked: false,
+        }
     }
 
     /// The stream itself.
@@ -26,9 +32,17 @@ impl<S> Watched<S> {
         self.stream
     }
 
-    fn note(&self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
-        self.activity.note();
-        Poll::Ready(written)
+    /// Whether more was to be written than the client has taken, so that nothing else can be.
+    pub fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
+    fn noted(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.is_blocked = written.is_pending();
+        if !self.is_blocked {
+            self.activity.note();
+        }
+        written
     }
 }
 
@@ -55,8 +69,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let watched = self.get_mut();
-        let written = ready!(Pin::new(&mut watched.stream).poll_write(cx, bytes));
-        watched.note(written)
+        let written = Pin::new(&mut watched.stream).poll_write(cx, bytes);
+        watched.noted(written)
     }
 
     fn poll_write_vectored(
@@ -65,8 +79,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let watched = self.get_mut();
-        let written = ready!(Pin::new(&mut watched.stream).poll_write_vectored(cx, parts));
-        watched.note(written)
+        let written = Pin::new(&mut watched.stream).poll_write_vectored(cx, parts);
+        watched.noted(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -9,6 +9,7 @@ mod frames;
 mod handshake;
 mod harness;
 mod http_source;
+mod limits;
 mod links;
 mod peers;
 mod produce;
