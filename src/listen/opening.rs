@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::ready;
 
@@ -11,8 +12,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::rewound::is_part_of_preface;
 
-/// So much is kept of a head that is not whole, in bytes; whoever has sent more of it gets hyper, with its buffers.
-const MAX_KEPT: usize = 1 << 10;
+/// So much is kept of a head that is not whole, in bytes; whoever has sent more of it gets hyper, whose buffers begin with as
+/// much.
+const MAX_KEPT: usize = 8 << 10;
+/// One read: most heads are shorter.
+const READ: usize = 2 << 10;
 /// Heads with more headers are for hyper to judge.
 const HEADERS: usize = 32;
 
@@ -42,7 +46,7 @@ pub async fn read<S: AsyncRead + Unpin>(stream: &mut S, deadline: Instant) -> io
         if early.is_empty() {
             return Ok(Opening::Closed);
         }
-        if len == 0 || is_for_hyper(&early) {
+        if len == 0 || is_for_hyper(&early, len) {
             return Ok(Opening::Begun(early.freeze()));
         }
     }
@@ -54,8 +58,8 @@ async fn read_more<S: AsyncRead + Unpin>(
     early: &mut BytesMut,
 ) -> io::Result<usize> {
     poll_fn(|cx| {
-        let mut buffer = [0; MAX_KEPT];
-        let mut buffer = ReadBuf::new(&mut buffer);
+        let mut buffer = [const { MaybeUninit::uninit() }; READ];
+        let mut buffer = ReadBuf::uninit(&mut buffer);
         ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
         early.extend_from_slice(buffer.filled());
         Ok(buffer.filled().len()).into()
@@ -63,9 +67,14 @@ async fn read_more<S: AsyncRead + Unpin>(
     .await
 }
 
-/// Whether there is nothing to wait for any more.
-fn is_for_hyper(early: &[u8]) -> bool {
+/// Whether there is nothing to wait for any more, now that the last `len` bytes have come.
+fn is_for_hyper(early: &[u8], len: usize) -> bool {
     if is_part_of_preface(early) {
+        return false;
+    }
+    // A long head that comes byte by byte is not read again for each of them: it is not whole before a line is.
+    let is_long = early.len() > READ && early.len() < MAX_KEPT;
+    if is_long && !early[early.len() - len..].contains(&b'\n') {
         return false;
     }
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
@@ -106,6 +115,7 @@ mod tests {
     async fn a_head_is_waited_for_as_a_whole_and_what_is_none_is_not() {
         let head = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let long = [b"GET / HTTP/1.1\r\nX: ", &[b'x'; MAX_KEPT][..]].concat();
+        let full = [&long[..MAX_KEPT - 100], b"\r\n\r\n"].concat();
         for (sent, read) in [
             (&head[..], &head[..]),
             (HTTP2_PREFACE, HTTP2_PREFACE),
@@ -113,6 +123,7 @@ mod tests {
             (b"\x16\x03\x01", b"\x16"),
             (b"GET  ", b"GET  "),
             (&long, &long[..MAX_KEPT]),
+            (&full, &full),
         ] {
             let begun = Opening::Begun(Bytes::copy_from_slice(read));
             assert_eq!(opening(sent, Duration::ZERO).await, begun, "{sent:?}");

@@ -178,7 +178,7 @@ fn huffman(digits: &str) -> Vec<u8> {
             _ => bits += &format!("{:06b}", 0x19 + digit - 3),
         }
     }
-    while bits.len() % 8 > 0 {
+    while !bits.len().is_multiple_of(8) {
         bits.push('1');
     }
     let bytes = bits.as_bytes().chunks(8);
