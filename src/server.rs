@@ -148,6 +148,7 @@ async fn http(
     let result = match http1(Rewound::new(socket, early), &context).await {
         Ok(Left::Ended) => Ok(()),
         Ok(Left::Idle) => return keeper.log_idle(address),
+        Ok(Left::Stuck) => return keeper.log_stuck(address),
         Ok(Left::Late(mut socket)) => return Box::pin(late(&mut socket, address, &keeper)).await,
         Ok(Left::HandedOver(socket, early, handover)) => {
             hand_over(&context, (socket, admitted), early, handover).await
@@ -186,8 +187,10 @@ async fn late<S: AsyncRead + AsyncWrite + Unpin>(
 enum Left {
     /// It is over.
     Ended,
-    /// Nothing has gone either way for too long.
+    /// There has been no request for too long.
     Idle,
+    /// The client has taken nothing of an answer for too long.
+    Stuck,
     /// A request has not come as a whole in time.
     Late(TcpStream),
     /// To be something else. The bytes are what the client has sent behind its request.
@@ -248,12 +251,13 @@ async fn http1(socket: Rewound<TcpStream>, context: &Context) -> hyper::Result<L
             result = step => match result {
                 Some(result) => break result,
                 None if Instant::now() < deadline() => patience.as_mut().reset(deadline()),
+                None if activity.is_busy() => return Ok(Left::Stuck),
                 None if activity.head_since().is_none() => return Ok(Left::Idle),
                 None => {
                     let stream = connection.into_parts().io.into_inner();
                     return Ok(match stream.is_blocked() {
                         // Not all of an earlier answer has gone out.
-                        true => Left::Idle,
+                        true => Left::Stuck,
                         false => Left::Late(stream.into_inner().into_socket()),
                     });
                 }

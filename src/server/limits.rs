@@ -45,6 +45,7 @@ pub struct Keeper {
     late: Arc<Sampled>,
     large: Arc<Sampled>,
     idle: Arc<Sampled>,
+    stuck: Arc<Sampled>,
 }
 
 /// An answer that does not get on for so long is given up: streams have a heartbeat that is shorter, and other requests are
@@ -63,6 +64,7 @@ impl Keeper {
             late: Sampled::new("request refused"),
             large: Sampled::new("request refused"),
             idle: Sampled::new("connection closed"),
+            stuck: Sampled::new("connection closed"),
         })
     }
 
@@ -97,9 +99,14 @@ impl Keeper {
         self.large.note(address, status, reason);
     }
 
-    /// Notes a connection that nothing has gone over for too long.
+    /// Notes a connection that has been without a request for too long.
     pub fn log_idle(&self, address: SocketAddr) {
-        let reason = format!("nothing has come or gone for {:?}", self.idle_timeout);
+        let reason = format!("no request has come for {:?}", self.idle_timeout);
         self.idle.note(address, None, reason);
+    }
+
+    /// Notes a connection whose client does not take what it has asked for.
+    pub fn log_stuck(&self, address: SocketAddr) {
+        self.stuck.note(address, None, "the client takes nothing");
     }
 }

@@ -51,6 +51,8 @@ async fn more_than_wanted_are_told_to_come_later() {
 async fn one_address_does_not_take_all_the_room() {
     let hop = Hop::quiet(&["--max-connections-per-address", "1"]).await;
     let first = hop.subscribe().await;
+    // It counts as what it has become, too.
+    hop.logged("subscriber connected").await;
     let (mut client, head) = asks(&hop).await;
     is_told_to_come_again(&mut client, &head, 429).await;
     let line = refusal(&hop, "connection refused", "429").await;

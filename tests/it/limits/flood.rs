@@ -39,5 +39,4 @@ async fn ten_thousand_half_open_handshakes_cost_little_and_hinder_nobody() {
     }
     let each = hop.resident().saturating_sub(before) / count;
     assert!(each < EACH, "{each} bytes each");
-    println!("{each} bytes each");
 }

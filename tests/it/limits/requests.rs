@@ -125,10 +125,7 @@ async fn a_connection_without_a_request_is_closed_and_a_stream_is_not() {
     assert_eq!(idle.rest().await, b"");
     let address = idle.address().to_string();
     let line = hop.logged_where("connection closed", |line| line.field("address") == address);
-    assert_eq!(
-        line.await.field("reason"),
-        "nothing has come or gone for 100ms"
-    );
+    assert_eq!(line.await.field("reason"), "no request has come for 100ms");
     link.send(Message::text("still here")).await;
     reader.line_with("still here").await;
 }
