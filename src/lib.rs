@@ -14,6 +14,7 @@
 //! - [`stream`]: the log of one stream. The heart of the program: everything else moves bytes into or out of it.
 //! - [`wire`]: the formats, pure functions.
 //! - [`endpoint`]: serves a stream to its subscribers.
+//! - [`auth`]: who is asking, and what they may.
 //! - [`listen`], [`route`], [`server`]: from a listening socket and a URL path to an endpoint.
 //! - [`http_message`], [`tls`]: what hyper and rustls leave to those who use them.
 //! - [`proxy`]: the other way to stand between: bytes pass as they are, over a connection for each client. It knows nothing of
@@ -27,6 +28,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod auth;
 pub mod cli;
 pub mod client;
 pub mod endpoint;
@@ -46,20 +48,16 @@ pub mod wire;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use cli::{Hop, Role};
+use event::Origin;
 use listen::Listeners;
-use route::Route;
+use route::Routes;
 use shutdown::Signals;
-use source::Destination;
-use source::Source;
-use stream::EventLog;
-use stream::via::Via;
-use wire::hop::Instance;
 
 /// Plays the role until it is over; the exit status of the process.
 pub async fn run(role: Role) -> Result<ExitCode> {
@@ -84,56 +82,21 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
     let listeners = Listeners::bind(&hop.address).await?;
     let tasks = TaskTracker::new();
     let addresses = listeners.addresses()?;
-    if let Some(own) = hop
-        .upstreams
-        .iter()
-        .find(|upstream| upstream.is_at(&addresses, &hop.path))
-    {
-        bail!(
-            "{own} is what this hop itself would serve, and events would go round for ever: serve at another address"
-        );
-    }
     let serving = addresses.first().map_or(hop.address.clone(), |first| {
         real_address(&hop.address, first.port())
     });
-    let log = Arc::new(EventLog::new(hop.history));
-    let via = Arc::new(Via::new(Instance {
-        id: log.origin(),
-        address: serving.as_str().into(),
-    }));
-    let route = Arc::new(Route::new(
-        &hop.path,
-        log.clone(),
-        via.clone(),
-        hop.subscribers,
-        hop.origins,
-        (&tasks, &stop),
-    ));
+    let policies = hop.routes.into_iter();
+    let policies: Vec<_> = policies
+        .map(|policy| policy.at(&serving, &addresses))
+        .collect::<Result<_>>()?;
+    let first = policies.first().map(|policy| policy.pattern.to_string());
     for address in &addresses {
-        info!(%address, url = %format_args!("ws://{serving}{}", hop.path), "listening");
+        let path = first.as_deref().unwrap_or_default();
+        info!(%address, url = %format_args!("ws://{serving}{path}"), "listening");
     }
-    let produce = hop.produce.map(|produce| source::produce::Produce {
-        address: serving,
-        ..produce
-    });
-    let upstreams = hop.upstreams.into_iter().map(Source::from);
-    let sources: Vec<_> = produce
-        .map(Source::Produce)
-        .into_iter()
-        .chain(upstreams)
-        .collect();
-    for _ in sources.iter().filter(|source| source.has_past()) {
-        log.expect_past();
-    }
-    for (number, source) in sources.into_iter().enumerate() {
-        let to = Destination {
-            log: log.clone(),
-            via: via.clone(),
-            number,
-        };
-        tasks.spawn(source.run(to, stop.clone()));
-    }
-    server::serve(listeners, route, hop.limits, tasks.clone(), stop).await;
+    let own = (Origin::random(), &*serving);
+    let routes = Routes::start(policies, own, (&tasks, &stop));
+    server::serve(listeners, Arc::new(routes), hop.limits, tasks.clone(), stop).await;
     shutdown::drain(&tasks, hop.drain).await;
     Ok(())
 }

@@ -4,8 +4,11 @@
 //! has answered at all: as the bare socket, together with whatever the client has sent behind its request, and hyper's
 //! buffers are gone.
 
+mod asked;
 pub mod limits;
+mod list;
 mod noted;
+mod origin;
 mod request;
 mod watched;
 
@@ -41,11 +44,12 @@ use crate::listen::refusal::say_no;
 use crate::listen::rewound::{HTTP2_PREFACE, Rewound};
 use crate::listen::streams::Streams;
 use crate::reason;
-use crate::route::Route;
+use crate::route::Routes;
+use crate::route::served::Lease;
 use crate::shutdown::Tracked;
 use crate::wire::Format;
 use limits::{Keeper, Limits};
-use request::{Context, Handover, Outcome};
+use request::{Context, Handover, Kind, Outcome};
 use watched::Watched;
 
 /// How often an HTTP/2 connection is pinged, and how long the answer may take.
@@ -58,17 +62,17 @@ const MAX_UNREAD: usize = 32 << 10;
 /// (RFC 9113, section 5.2).
 const HTTP2_WINDOW: u32 = 256 << 10;
 
-/// Serves `route` until `stop` is cancelled. The connections run on as `tasks`. So does accepting: on a worker thread, where
+/// Serves `routes` until `stop` is cancelled. The connections run on as `tasks`. So does accepting: on a worker thread, where
 /// what is accepted is served, and not on one that must wake another for each.
 pub async fn serve(
     mut listeners: Listeners,
-    route: Arc<Route>,
+    routes: Arc<Routes>,
     limits: Limits,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
     let serving = Arc::new(Serving {
-        route,
+        routes,
         keeper: Keeper::new(limits),
         tasks: tasks.clone(),
         stop: stop.clone(),
@@ -93,7 +97,7 @@ pub async fn serve(
 
 /// What is served, within which limits, by which tasks, and what ends them.
 struct Serving {
-    route: Arc<Route>,
+    routes: Arc<Routes>,
     keeper: Arc<Keeper>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -120,7 +124,7 @@ async fn connection(
         Ok(Opening::Closed) | Err(_) => return,
     };
     let context = Context {
-        route: serving.route.clone(),
+        routes: serving.routes.clone(),
         address,
         stop: stop.clone(),
         activity: Arc::new(Activity::new(accepted)),
@@ -235,7 +239,15 @@ async fn http1(socket: Rewound<TcpStream>, context: &Context) -> hyper::Result<L
     let mut patience = pin!(sleep_until(deadline()));
     let result = loop {
         let step = poll_fn(|cx| match connection.poll_without_shutdown(cx) {
-            Poll::Pending if matches!(*lock(), Some(Handover::Body(..))) => {
+            Poll::Pending
+                if matches!(
+                    *lock(),
+                    Some(Handover {
+                        kind: Kind::Body(..),
+                        ..
+                    })
+                ) =>
+            {
                 Poll::Ready(Some(Ok(())))
             }
             Poll::Pending => {
@@ -285,31 +297,34 @@ async fn hand_over(
     early: Bytes,
     handover: Handover,
 ) -> Result<()> {
-    let route = &context.route;
-    let (format, early, preface, subscription, publish) = match handover {
-        Handover::WebSocket(subscription, publish) => {
+    let Handover {
+        lease: Lease { stream, user },
+        kind,
+    } = handover;
+    let (format, early, preface, subscription, publish) = match kind {
+        Kind::WebSocket(subscription, publish) => {
             let format = Format::WebSocket;
             (format, early, Bytes::new(), subscription, publish)
         }
-        Handover::Body(format, preface, subscription) => {
+        Kind::Body(format, preface, subscription) => {
             (format, early, preface, subscription, Err(Unheard::Nobody))
         }
-        Handover::Hop => {
+        Kind::Hop => {
             let joining = async {
                 let (hello, early) = hello::receive(&socket, early).await?;
-                let joined = hello::join(&route.log, &hello).await?;
+                let joined = hello::join(&stream.log, &hello).await?;
                 anyhow::Ok((joined, early))
             };
             let Some(joined) = context.stop.run_until_cancelled(joining).await else {
                 return Ok(());
             };
             let (joined, early) = joined?;
-            let welcome = hello::welcome(&joined, &route.via);
+            let welcome = hello::welcome(&joined, &stream.via);
             let publish = Err(Unheard::Nobody);
             (Format::Hop, early, welcome, joined.subscription, publish)
         }
     };
-    route.fanout(format).serve(Arrival {
+    stream.fanout(format).serve(Arrival {
         socket,
         address: context.address,
         early,
@@ -317,6 +332,7 @@ async fn hand_over(
         subscription,
         publish,
         admitted: Some(admitted),
+        user,
     });
     Ok(())
 }

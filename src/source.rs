@@ -3,7 +3,8 @@
 pub mod http;
 pub mod produce;
 pub mod publish;
-mod refusal;
+pub mod refusal;
+pub mod secret;
 pub mod upstream;
 pub mod websocket;
 
@@ -49,9 +50,18 @@ impl From<Upstream> for Source {
 }
 
 impl Source {
-    /// Whether it will tell what was before it connected.
-    pub fn has_past(&self) -> bool {
-        matches!(self, Self::WebSocket(_))
+    /// Lets a stream know that this source is going to be the one with this number.
+    pub fn announce(&self, log: &EventLog, via: &Via, number: usize) {
+        match self {
+            Self::Produce(_) => return,
+            Self::WebSocket(upstream) | Self::Http(upstream) => {
+                via.expect(number, &upstream.to_string());
+            }
+        }
+        // Another hop will tell what was before.
+        if matches!(self, Self::WebSocket(_)) {
+            log.expect_past();
+        }
     }
 
     /// Brings events to where they belong until `stop` is cancelled.

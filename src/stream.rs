@@ -14,6 +14,7 @@ pub mod join;
 pub mod places;
 mod rate;
 pub mod tape;
+pub mod usage;
 pub mod via;
 
 use std::collections::HashMap;
@@ -76,8 +77,13 @@ pub struct Figures {
 impl EventLog {
     /// An empty log with a history within `limits`; a number alone is a limit in bytes.
     pub fn new(limits: impl Into<Limits>) -> Self {
+        Self::with_origin(Origin::random(), limits)
+    }
+
+    /// The same, for the stream whose events bear this name. No two logs may ever have the same one.
+    pub fn with_origin(origin: Origin, limits: impl Into<Limits>) -> Self {
         Self {
-            origin: Origin::random(),
+            origin,
             began: event::now(),
             state: Mutex::new(State {
                 history: History::new(limits.into(), FIRST),

@@ -1,16 +1,17 @@
 //! The flags as clap reads them. `--help` is written here.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::limits::{LimitArgs, RouteLimitArgs};
+use super::auth::AuthArgs;
+use super::connect::ConnectArgs;
+use super::limits::LimitArgs;
 use super::proxy::ProxyArgs;
+use super::route::RouteArgs;
 use super::values;
 use crate::client::{publish, tail};
-use crate::endpoint::fanout::Overload;
 use crate::source::produce::Rate;
 
 const EXAMPLES: &str = "\
@@ -82,16 +83,6 @@ pub struct HopArgs {
     )]
     pub serve_address: String,
 
-    /// The URL path of the stream; with or without a leading slash
-    #[arg(
-        long,
-        env = "WSEVENT_SERVE_PATH",
-        value_name = "PATH",
-        default_value = "events",
-        help_heading = "Serving"
-    )]
-    pub serve_path: String,
-
     /// Address and path in one: localhost:9090/proxy-events or ws://localhost:9090/proxy-events
     #[arg(
         long,
@@ -101,145 +92,21 @@ pub struct HopArgs {
     )]
     pub serve: Option<String>,
 
-    /// Keep the last events, up to so many bytes (and once more as encoded for each format that is read), for those who come later, come back, or are slow
-    #[arg(long, env = "WSEVENT_HISTORY", value_name = "BYTES", default_value = "16MiB", value_parser = values::size, help_heading = "Serving")]
-    pub history: usize,
-
-    /// Keep no event for longer
-    #[arg(long, env = "WSEVENT_HISTORY_AGE", value_name = "DURATION", value_parser = values::duration, help_heading = "Serving")]
-    pub history_age: Option<Duration>,
-
-    /// Keep at most so many events
-    #[arg(long, env = "WSEVENT_HISTORY_COUNT", value_name = "N", value_parser = values::count, help_heading = "Serving")]
-    pub history_count: Option<usize>,
-
-    /// What happens to a subscriber that falls out of history: it is closed with 1013 (SSE and NDJSON end) and may resume, or it skips to the oldest event still held, after a gap notice
-    #[arg(
-        long,
-        env = "WSEVENT_OVERLOAD",
-        value_name = "POLICY",
-        default_value = "disconnect",
-        hide_possible_values = true,
-        value_parser = values::overload,
-        help_heading = "Serving"
-    )]
-    pub overload: Overload,
-
-    /// Let clients publish: by POST, and by messages on a WebSocket
-    #[arg(long, env = "WSEVENT_ACCEPT_PUBLISH", value_parser = BoolishValueParser::new(), help_heading = "Serving")]
-    pub accept_publish: bool,
-
-    /// The origins of pages that may read over HTTP and publish
-    #[arg(
-        long,
-        env = "WSEVENT_ALLOW_ORIGIN",
-        help = "Let pages of this origin read over HTTP and publish, such as https://app.example, or * for all; repeatable",
-        value_name = "ORIGIN",
-        help_heading = "Serving"
-    )]
-    pub allow_origin: Vec<String>,
-
     /// When stopping, how long subscribers may take to close
     #[arg(long, env = "WSEVENT_DRAIN", value_name = "DURATION", default_value = "5s", value_parser = values::duration, help_heading = "Serving")]
     pub drain: Duration,
-
-    /// Consume this event URL (ws://, wss://, http:// or https://); repeatable, merged in order of arrival
-    #[arg(
-        long,
-        env = "WSEVENT_CONSUME",
-        value_name = "URL",
-        hide_env_values = true,
-        help_heading = "Sources"
-    )]
-    pub consume: Vec<String>,
-
-    /// Consume ws://HOST:PORT/PATH, with --consume-path
-    #[arg(
-        long,
-        env = "WSEVENT_CONSUME_ADDRESS",
-        value_name = "HOST:PORT",
-        help_heading = "Sources"
-    )]
-    pub consume_address: Option<String>,
-
-    /// The path to consume at --consume-address
-    #[arg(
-        long,
-        env = "WSEVENT_CONSUME_PATH",
-        value_name = "PATH",
-        default_value = "events",
-        help_heading = "Sources"
-    )]
-    pub consume_path: String,
-
-    /// Produce random events beside the other sources
-    #[arg(long, env = "WSEVENT_PRODUCE", value_parser = BoolishValueParser::new(), help_heading = "Sources")]
-    pub produce: bool,
-
-    /// Produce no random events; the default when there is another source, or when clients may publish
-    #[arg(long, env = "WSEVENT_NO_PRODUCE", value_parser = BoolishValueParser::new(), help_heading = "Sources")]
-    pub no_produce: bool,
-
-    /// How many random events to produce a second (fractions too), or max for as many as possible
-    #[arg(long, env = "WSEVENT_PRODUCE_RATE", value_name = "N", default_value = "10", value_parser = values::rate, help_heading = "Sources")]
-    pub produce_rate: Rate,
-
-    /// The size of each random event; by default a counter, the serving address and ten random letters
-    #[arg(long, env = "WSEVENT_PRODUCE_SIZE", value_name = "BYTES", value_parser = values::message_size, help_heading = "Sources")]
-    pub produce_size: Option<usize>,
 
     /// What clients may cost the process
     #[command(flatten)]
     pub limits: LimitArgs,
 
-    /// What they may cost each stream
+    /// Who may what
     #[command(flatten)]
-    pub route_limits: RouteLimitArgs,
+    pub auth: AuthArgs,
 
-    /// How to reach upstreams
+    /// What is served
     #[command(flatten)]
-    pub connect: ConnectArgs,
-}
-
-/// How to reach the other side; the same for a hop, for `tail` and for `publish`.
-#[derive(Debug, clap::Args)]
-pub struct ConnectArgs {
-    /// Trust the certificates in this PEM file too, beside the system's, for wss:// and https://
-    #[arg(
-        long,
-        env = "WSEVENT_CONSUME_CA",
-        value_name = "FILE",
-        help_heading = "Connections"
-    )]
-    pub consume_ca: Option<PathBuf>,
-
-    /// Send this header with every request or handshake; repeatable
-    #[arg(
-        long,
-        env = "WSEVENT_CONSUME_HEADER",
-        value_name = "NAME: VALUE",
-        hide_env_values = true,
-        help_heading = "Connections"
-    )]
-    pub consume_header: Vec<String>,
-
-    /// Send this text as a message whenever a WebSocket is connected (not with publish); repeatable, in order
-    #[arg(
-        long,
-        env = "WSEVENT_CONSUME_MESSAGE",
-        value_name = "TEXT",
-        hide_env_values = true,
-        help_heading = "Connections"
-    )]
-    pub consume_message: Vec<String>,
-
-    /// Ping the other side so often; if it is silent for two intervals, it is given up. Who reads SSE gets a comment as often, and every 15 s at least
-    #[arg(long, env = "WSEVENT_PING_INTERVAL", value_name = "DURATION", default_value = "30s", value_parser = values::interval, help_heading = "Connections")]
-    pub ping_interval: Duration,
-
-    /// The largest event to take from anyone
-    #[arg(long, env = "WSEVENT_MAX_MESSAGE_SIZE", value_name = "BYTES", default_value = "1MiB", value_parser = values::message_size, help_heading = "Connections")]
-    pub max_message_size: usize,
+    pub route: RouteArgs,
 }
 
 /// The subcommands.

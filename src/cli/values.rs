@@ -4,8 +4,8 @@ use std::env;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use hyper::http::Uri;
 use hyper::http::uri::PathAndQuery;
-use hyper::http::{HeaderName, HeaderValue, Uri};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use url::Url;
@@ -244,30 +244,6 @@ pub fn path_and_query(text: &str) -> Result<String, String> {
     }
 }
 
-/// `Name: value`. The value may be a secret, so the error does not show it.
-pub fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text
-        .split_once(':')
-        .ok_or("--consume-header: 'Name: value' is expected")?;
-    let name = name.trim();
-    let parsed = (
-        name.parse::<HeaderName>(),
-        value.trim().parse::<HeaderValue>(),
-    );
-    match parsed {
-        (Ok(name), Ok(mut value)) => {
-            value.set_sensitive(true);
-            Ok((name, value))
-        }
-        (Err(_), _) => Err(
-            "--consume-header: what stands before the colon is not the name of a header".to_owned(),
-        ),
-        (_, Err(_)) => Err(format!(
-            "--consume-header: the value of '{name}' has characters that a header cannot have"
-        )),
-    }
-}
-
 /// What to log when no flag says it.
 pub fn default_log_level() -> String {
     match env::var("RUST_LOG") {
@@ -410,22 +386,6 @@ mod tests {
             let error = event_url(text).map(|url| url.to_string());
             assert!(
                 error.is_err_and(|error| !error.contains("secret")),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_header_error_does_not_show_the_value() {
-        assert!(header("Authorization: Bearer secret").is_ok());
-        for text in [
-            "secret",
-            "na me: secret",
-            "name secret: x",
-            "name: secret\u{7f}",
-        ] {
-            assert!(
-                !header(text).expect_err("refused").contains("secret"),
                 "{text}"
             );
         }

@@ -161,7 +161,7 @@ pub fn headers(format: Format, resumed: Resumed) -> HeaderMap {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         ),
-        (header::VARY, HeaderValue::from_static("accept, origin")),
+        (header::VARY, HeaderValue::from_static("accept")),
         (RESUMED, HeaderValue::from_static(resumed.as_str())),
     ])
 }

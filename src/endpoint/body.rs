@@ -2,6 +2,7 @@
 //! on their connection. hyper does the framing, and each such body is a task's work, so the [fan-out](super::fanout)
 //! is for everybody else.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,11 +17,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::fanout::Overload;
+use super::fanout::{Ender, Overload};
 use crate::stream::tape::Pending;
+use crate::stream::usage::User;
 use crate::stream::{EventLog, Subscription};
 use crate::wire::Format;
 
@@ -52,7 +53,9 @@ pub struct Follower {
     /// Who reads.
     pub address: SocketAddr,
     /// Ends the body.
-    pub stop: CancellationToken,
+    pub ender: Ender,
+    /// Keeps the stream there.
+    pub user: User,
     /// Notes that the connection takes what it is sent.
     pub activity: Arc<Activity>,
     /// What goes out before the first event.
@@ -186,7 +189,7 @@ struct Following {
     joined: Instant,
     first: u64,
     sent: u64,
-    reason: &'static str,
+    reason: Cow<'static, str>,
 }
 
 /// The stream as a body, without end until its reader or the process goes.
@@ -201,7 +204,7 @@ pub fn follow(follower: Follower) -> Body {
         joined: Instant::now(),
         first: follower.subscription.cursor.index,
         sent: 0,
-        reason: "closed by the subscriber",
+        reason: "closed by the subscriber".into(),
         follower,
     };
     let pieces = stream::unfold(following, |mut following| async move {
@@ -219,7 +222,7 @@ impl Following {
             log,
             format,
             overload,
-            stop,
+            ender,
             activity,
             preface,
             subscription: Subscription { cursor, tape, head },
@@ -231,8 +234,8 @@ impl Following {
                 return Some(std::mem::take(preface));
             }
             // Before looking: there may always be more.
-            if stop.is_cancelled() {
-                self.reason = "the server is stopping";
+            if ender.token().is_cancelled() {
+                self.reason = ender.farewell().reason;
                 return None;
             }
             // Before looking: what comes from here on wakes.
@@ -258,7 +261,7 @@ impl Following {
                     return Some(notice.into());
                 }
                 Pending::Evicted => {
-                    self.reason = "too slow: history has moved past this subscriber";
+                    self.reason = "too slow: history has moved past this subscriber".into();
                     return None;
                 }
                 Pending::CaughtUp => {}
@@ -271,7 +274,7 @@ impl Following {
                         return Some(Bytes::from_static(format.heartbeat()));
                     }
                 }
-                () = stop.cancelled() => {}
+                () = ender.token().cancelled() => {}
             }
         }
     }
@@ -286,7 +289,7 @@ impl Drop for Following {
             address = %follower.address,
             path = %follower.path,
             transport = follower.format.name(),
-            reason = self.reason,
+            reason = &*self.reason,
             duration = ?self.joined.elapsed(),
             events = follower.subscription.cursor.index - self.first,
             bytes = self.sent,

@@ -19,14 +19,16 @@ mod connection;
 mod driver;
 mod subscriber;
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -35,6 +37,7 @@ use crate::endpoint::websocket::input::{Input, Unheard};
 use crate::event::Labels;
 use crate::listen::admission::Admitted;
 use crate::listen::rate::Rate;
+use crate::stream::usage::User;
 use crate::stream::{EventLog, Subscription};
 use crate::wire::Format;
 use connection::Connection;
@@ -72,6 +75,65 @@ impl Settings {
     /// How often the readers of a body get a comment.
     pub fn body_heartbeat(&self) -> Duration {
         self.ping_interval.min(BODY_HEARTBEAT)
+    }
+}
+
+/// Ends the subscribers of a stream, and says why.
+#[derive(Debug, Clone)]
+pub struct Ender {
+    token: CancellationToken,
+    why: Arc<OnceLock<Farewell>>,
+    /// What those are told that end with a larger whole.
+    or_why: Arc<OnceLock<Farewell>>,
+}
+
+/// What a subscriber is told that the server sends away: code and reason of a Close frame (RFC 6455, section 7.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Farewell {
+    /// The code.
+    pub code: CloseCode,
+    /// The reason, for the log as well.
+    pub reason: Cow<'static, str>,
+}
+
+impl Ender {
+    /// Ends them with the process at the latest, whose end `stop` is.
+    pub fn new(stop: &CancellationToken) -> Self {
+        Self {
+            token: stop.child_token(),
+            why: Arc::default(),
+            or_why: Arc::default(),
+        }
+    }
+
+    /// Ends a part of them, and with all of them at the latest.
+    pub fn child(&self) -> Self {
+        Self {
+            token: self.token.child_token(),
+            why: Arc::default(),
+            or_why: self.why.clone(),
+        }
+    }
+
+    /// Ends them now. The first reason stands.
+    pub fn end(&self, farewell: Farewell) {
+        let _ = self.why.set(farewell);
+        self.token.cancel();
+    }
+
+    /// Cancelled when they are to end.
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// What they are told.
+    pub fn farewell(&self) -> Farewell {
+        let stopping = || Farewell {
+            code: CloseCode::Away,
+            reason: "the server is stopping".into(),
+        };
+        let why = self.why.get().or(self.or_why.get());
+        why.cloned().unwrap_or_else(stopping)
     }
 }
 
@@ -146,19 +208,21 @@ pub struct Arrival {
     pub publish: Result<Box<Labels>, Unheard>,
     /// Its place among all connections, which it has until its socket is closed.
     pub admitted: Option<Admitted>,
+    /// Keeps the stream there.
+    pub user: User,
 }
 
 impl Fanout {
     /// Serves `log` at `path`, with one shard for each worker thread of the current runtime.
     ///
-    /// `stop` closes all subscribers; `tasks` knows what still runs; `count` is how many subscribers there are.
+    /// `ender` closes all subscribers; `tasks` knows what still runs; `count` is how many subscribers there are.
     pub fn new(
         log: Arc<EventLog>,
         format: Format,
         path: Arc<str>,
         settings: &Settings,
         count: Arc<AtomicUsize>,
-        (tasks, stop): (&TaskTracker, &CancellationToken),
+        (tasks, ender): (&TaskTracker, &Ender),
     ) -> Self {
         let workers = tokio::runtime::Handle::current().metrics().num_workers();
         let audience = Arc::new(Audience {
@@ -173,7 +237,7 @@ impl Fanout {
             max_publish_rate: settings.max_publish_rate,
             count,
         });
-        let shard = || Shard::new(audience.clone(), tasks.clone(), stop.clone());
+        let shard = || Shard::new(audience.clone(), tasks.clone(), ender.clone());
         Self {
             shards: std::iter::repeat_with(shard).take(workers).collect(),
             audience,
@@ -213,6 +277,7 @@ impl Fanout {
             shard.clone(),
             input,
             arrival.publish,
+            arrival.user,
             &arrival.early,
         ));
     }

@@ -56,17 +56,39 @@ pub fn page(page: Page) -> (HeaderMap, Bytes) {
     (headers, text.replace("{{nonce}}", &nonce).into())
 }
 
-/// What this instance serves.
+/// A list of streams.
 #[derive(Debug, Serialize)]
 pub struct Index<'a> {
-    instance: String,
-    address: &'a str,
-    streams: Vec<Stream<'a>>,
+    /// The process.
+    pub instance: String,
+    /// Where it serves, in its own words.
+    pub address: &'a str,
+    /// Routes whose streams come and go.
+    pub routes: Vec<Route>,
+    /// The streams, in the order of their names, or some of them.
+    pub streams: Vec<Stream>,
+    /// Where the list goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
+/// A route whose streams come and go.
 #[derive(Debug, Serialize)]
-struct Stream<'a> {
-    path: &'a str,
+pub struct Route {
+    /// Its pattern.
+    pub path: String,
+    /// How many streams there are.
+    pub streams: usize,
+    /// Whether clients may publish.
+    pub publish: bool,
+}
+
+/// A stream.
+#[derive(Debug, Serialize)]
+pub struct Stream {
+    path: String,
+    /// The instance that its own events are named after.
+    origin: String,
     /// Events a second.
     rate: f64,
     /// Since start.
@@ -107,23 +129,28 @@ impl From<via::Upstream> for Upstream {
     }
 }
 
-/// The list as JSON, of the one stream there is.
-pub fn index(path: &str, log: &EventLog, via: &Via, subscribers: usize, publish: bool) -> Vec<u8> {
-    let figures = log.figures();
-    let index = Index {
-        instance: via.own().id.to_string(),
-        address: &via.own().address,
-        streams: vec![Stream {
-            path,
+impl Stream {
+    /// The stream that is served at `path`.
+    pub fn new(path: &str, log: &EventLog, via: &Via, subscribers: usize, publish: bool) -> Self {
+        let figures = log.figures();
+        Self {
+            path: path.to_owned(),
+            origin: log.origin().to_string(),
             rate: figures.rate,
             events: figures.events,
             subscribers,
             publish,
             via: via.path().into_iter().map(Hop::from).collect(),
             upstreams: via.upstreams().into_iter().map(Upstream::from).collect(),
-        }],
-    };
-    let mut json = serde_json::to_vec(&index).expect("names and numbers are JSON");
-    json.push(b'\n');
-    json
+        }
+    }
+}
+
+impl Index<'_> {
+    /// The list as JSON.
+    pub fn json(&self) -> Vec<u8> {
+        let mut json = serde_json::to_vec(self).expect("names and numbers are JSON");
+        json.push(b'\n');
+        json
+    }
 }

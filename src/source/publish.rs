@@ -25,7 +25,7 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::event::{EventId, Kind, Labels, NewEvent, Payload};
-use crate::listen::rate::{OfAddresses, Rate};
+use crate::listen::rate::OfAddresses;
 use crate::stream::EventLog;
 use crate::wire::cloudevents::{self, CloudEvent, Name};
 use crate::wire::ndjson;
@@ -61,7 +61,7 @@ const CE_TYPE: HeaderName = HeaderName::from_static("ce-type");
 pub struct Publisher {
     log: Arc<EventLog>,
     max_message_size: usize,
-    rate: Option<OfAddresses>,
+    rate: Option<Arc<OfAddresses>>,
     repeated: Mutex<Repeated>,
 }
 
@@ -133,12 +133,17 @@ fn check_label(name: &str, label: Option<&str>) -> Result<(), Refused> {
 }
 
 impl Publisher {
-    /// Appends to `log`; no event above `max_message_size` bytes, and no more often than `max_rate` from one address.
-    pub fn new(log: Arc<EventLog>, max_message_size: usize, max_rate: Option<Rate>) -> Self {
+    /// Appends to `log`; no event above `max_message_size` bytes, and from one address no more often than
+    /// `rate` allows, which others may share.
+    pub fn new(
+        log: Arc<EventLog>,
+        max_message_size: usize,
+        rate: Option<Arc<OfAddresses>>,
+    ) -> Self {
         Self {
             log,
             max_message_size,
-            rate: max_rate.map(OfAddresses::new),
+            rate,
             repeated: Mutex::default(),
         }
     }

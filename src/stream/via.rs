@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 use crate::wire::hop::Instance;
 
@@ -11,6 +15,8 @@ pub struct Via {
     own: Instance,
     /// By the number of the source.
     upstreams: Mutex<BTreeMap<usize, Upstream>>,
+    /// Woken when an upstream has come, has gone, or has refused.
+    changed: Notify,
 }
 
 /// What is known of one upstream.
@@ -20,8 +26,25 @@ pub struct Upstream {
     pub url: Box<str>,
     /// Whether there is a connection to it now.
     pub connected: bool,
+    /// Whether there has been one.
+    was_connected: bool,
+    /// Whether an attempt has failed since.
+    has_failed: bool,
+    /// How it refuses, since its last connection.
+    refusal: Option<Refusal>,
     /// The hops that it leads through, the nearest first, as it told when it was last there.
     path: Vec<Instance>,
+}
+
+/// An upstream that is there, and has said that there is no stream for this hop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status of HTTP that says so, to those who wait here: the upstream's own, or 502.
+    pub status: u16,
+    /// Why, in one line.
+    pub reason: Box<str>,
+    /// When it was first said.
+    pub since: Instant,
 }
 
 /// More than this many hops are not told of: it would be a circle.
@@ -33,6 +56,7 @@ impl Via {
         Self {
             own,
             upstreams: Mutex::default(),
+            changed: Notify::new(),
         }
     }
 
@@ -50,12 +74,93 @@ impl Via {
         is_new
     }
 
-    /// The upstream of the source with this number is there, or is not.
-    pub fn set_connected(&self, source: usize, url: &str, connected: bool) {
-        let mut upstreams = self.lock();
-        let upstream = upstreams.entry(source).or_default();
-        upstream.url = url.into();
-        upstream.connected = connected;
+    /// There is an upstream for the source with this number, as it may be shown to anyone.
+    pub fn expect(&self, source: usize, url: &str) {
+        self.lock().entry(source).or_default().url = url.into();
+    }
+
+    /// The upstream of the source with this number is there.
+    pub fn connected(&self, source: usize) {
+        self.change(source, |upstream| {
+            upstream.connected = true;
+            upstream.was_connected = true;
+            upstream.has_failed = false;
+            upstream.refusal = None;
+        });
+    }
+
+    /// It is not there, or no more; `refused` is a status and a reason, if it does not want this hop.
+    pub fn lost(&self, source: usize, refused: Option<(u16, String)>) {
+        self.change(source, |upstream| {
+            upstream.connected = false;
+            upstream.has_failed = true;
+            let before = upstream.refusal.take();
+            upstream.refusal = refused.map(|(status, reason)| Refusal {
+                status,
+                reason: reason.into(),
+                since: before.map_or_else(Instant::now, |refusal| refusal.since),
+            });
+        });
+    }
+
+    fn change(&self, source: usize, change: impl FnOnce(&mut Upstream)) {
+        change(self.lock().entry(source).or_default());
+        self.changed.notify_waiters();
+    }
+
+    /// Waits, for `patience` at most, until it is known whether there is a stream: an error if no upstream has one for this hop.
+    /// One that is away may have.
+    pub async fn verdict(&self, patience: Duration) -> Result<(), Refusal> {
+        let known = self.until(|upstreams| {
+            let may_have = |upstream: &&Upstream| {
+                upstream.connected || upstream.has_failed && upstream.refusal.is_none()
+            };
+            if upstreams.values().any(|upstream| may_have(&upstream)) {
+                return Some(Ok(()));
+            }
+            let mut refusals = upstreams.values().map(|upstream| &upstream.refusal);
+            let first = refusals
+                .next()
+                .map_or(Some(Ok(())), |first| first.clone().map(Err))?;
+            refusals.all(Option::is_some).then_some(first)
+        });
+        timeout(patience, known).await.unwrap_or(Ok(()))
+    }
+
+    /// Waits until all upstreams refuse. Of one that was there before, the word counts only after `patience`.
+    pub async fn refused(&self, patience: Duration) -> Refusal {
+        loop {
+            let (refusal, doubted) = self
+                .until(|upstreams| {
+                    let refusals = upstreams.values().map(|upstream| upstream.refusal.clone());
+                    let refusals: Option<Vec<_>> = refusals.collect();
+                    let refusal = refusals?.into_iter().max_by_key(|refusal| refusal.since)?;
+                    let doubted = upstreams.values().any(|upstream| upstream.was_connected);
+                    Some((refusal, doubted))
+                })
+                .await;
+            let left = patience.saturating_sub(refusal.since.elapsed());
+            if !doubted || left.is_zero() {
+                return refusal;
+            }
+            let takes_it_back = self.until(|upstreams| {
+                let refuses = |upstream: &Upstream| upstream.refusal.is_some();
+                (!upstreams.values().all(refuses)).then_some(())
+            });
+            let _ = timeout(left, takes_it_back).await;
+        }
+    }
+
+    async fn until<T>(&self, find: impl Fn(&BTreeMap<usize, Upstream>) -> Option<T>) -> T {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Register, then check, then sleep.
+            changed.as_mut().enable();
+            if let Some(found) = find(&self.lock()) {
+                return found;
+            }
+            changed.await;
+        }
     }
 
     /// All upstreams, in the order of their sources.
@@ -112,19 +217,56 @@ mod tests {
             upstreams.map(|up| (up.url, up.connected)).collect()
         };
         assert_eq!(states(), []);
-        via.set_connected(1, "ws://b/", false);
-        via.set_connected(0, "ws://a/", true);
+        via.expect(1, "ws://b/");
+        via.expect(0, "ws://a/");
+        via.connected(0);
         via.set(0, vec![hop(2)]);
         assert_eq!(
             states(),
             [("ws://a/".into(), true), ("ws://b/".into(), false)]
         );
-        via.set_connected(0, "ws://a/", false);
-        via.set_connected(1, "ws://b/", true);
+        via.lost(0, None);
+        via.connected(1);
         assert_eq!(
             states(),
             [("ws://a/".into(), false), ("ws://b/".into(), true)]
         );
         assert_eq!(via.path(), [1, 2].map(hop));
+    }
+
+    fn refusal() -> Option<(u16, String)> {
+        Some((404, "no such stream".to_owned()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_verdict_is_that_of_all_upstreams() {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let status = async |via: &Via| via.verdict(PATIENCE).await.map_err(|no| no.status);
+        let via = Via::new(hop(1));
+        assert_eq!(status(&via).await, Ok(()), "nothing to wait for");
+        via.expect(0, "ws://a/");
+        via.expect(1, "ws://b/");
+        let start = Instant::now();
+        assert_eq!(status(&via).await, Ok(()), "patience has an end");
+        assert_eq!(start.elapsed(), PATIENCE);
+        via.lost(0, refusal());
+        let (verdict, ()) = tokio::join!(status(&via), async { via.lost(1, refusal()) });
+        assert_eq!(verdict, Err(404));
+        via.lost(1, None);
+        assert_eq!(status(&via).await, Ok(()), "one is merely away");
+        assert_eq!(start.elapsed(), PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_there_is_not_believed_at_once() {
+        const PATIENCE: Duration = Duration::from_millis(20);
+        let via = Via::new(hop(1));
+        via.expect(0, "ws://a/");
+        via.lost(0, refusal());
+        assert_eq!(via.refused(PATIENCE).await.status, 404);
+        via.connected(0);
+        via.lost(0, refusal());
+        let refused = via.refused(PATIENCE).await;
+        assert!(refused.since.elapsed() >= PATIENCE);
     }
 }

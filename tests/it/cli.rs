@@ -88,7 +88,7 @@ async fn flags_that_would_have_no_effect_are_usage_errors() {
 
 #[tokio::test]
 async fn wrong_addresses_and_paths_are_usage_errors() {
-    let serve_path = "--serve-path: 'a?b' is not a URL path, such as /events";
+    let serve_path = "--serve-path: 'a?b' is not a URL path, such as /events or /live/*: it has a query, a fragment, a blank or a letter beyond ASCII";
     let consume_path = "--consume-path: 'a b' is not a URL path, such as /events";
     for address in ["localhost", ":80", "a:b", "a:65536", "a:1/x", ""] {
         for flag in ["--serve-address", "--consume-address"] {

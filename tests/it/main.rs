@@ -1,5 +1,6 @@
 //! Tests of the real binary, against servers and clients of this file's neighbours and of other people.
 
+mod auth_files;
 mod browser;
 mod chain;
 mod cli;
@@ -11,6 +12,8 @@ mod harness;
 mod http_source;
 mod limits;
 mod links;
+mod login;
+mod on_demand;
 mod peers;
 mod produce;
 mod protocol;

@@ -20,11 +20,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Audience;
 use super::connection::{Connection, Mode, Progress, Slot};
+use super::{Audience, Ender, Farewell};
 use crate::stream::tape::{Chunk, TapeReader};
 
 /// A shard's clock ticks this often in a ping interval: how exactly pings and silence are timed.
@@ -47,7 +46,7 @@ pub struct Shard {
     tick_length: Duration,
     stopping: AtomicBool,
     tasks: TaskTracker,
-    stop: CancellationToken,
+    ender: Ender,
 }
 
 #[derive(Default)]
@@ -65,7 +64,7 @@ enum Command {
 
 impl Shard {
     /// A share of an audience, without subscribers. Its driver runs while it has some.
-    pub fn new(audience: Arc<Audience>, tasks: TaskTracker, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(audience: Arc<Audience>, tasks: TaskTracker, ender: Ender) -> Arc<Self> {
         let tick_length = audience.heartbeat_interval / TICKS_PER_PING;
         Arc::new(Self {
             audience,
@@ -75,7 +74,7 @@ impl Shard {
             tick_length: tick_length.max(Duration::from_millis(1)),
             stopping: AtomicBool::new(false),
             tasks,
-            stop,
+            ender,
         })
     }
 
@@ -167,7 +166,7 @@ impl Driver {
         while self.empty_inbox() {
             tokio::select! {
                 biased;
-                () = self.shard.stop.cancelled(), if !self.shard.stopping.load(Ordering::Relaxed) => self.stop(),
+                () = self.shard.ender.token().cancelled(), if !self.shard.stopping.load(Ordering::Relaxed) => self.stop(),
                 // Before the events: of these there may always be more.
                 _ = self.clock.tick() => self.keep_alive(),
                 changed = self.head.changed(), if log_lives => {
@@ -361,7 +360,7 @@ impl Driver {
         }
     }
 
-    /// The process stops: everybody gets a Close frame.
+    /// The process stops, or the stream does: everybody gets a Close frame.
     fn stop(&mut self) {
         self.shard.stopping.store(true, Ordering::Relaxed);
         for connection in self.driven.iter().chain(&self.parked) {
@@ -371,9 +370,8 @@ impl Driver {
 
     fn end(&self, connection: &Connection) {
         let format = self.shard.audience.format;
-        connection
-            .lock()
-            .end(format, CloseCode::Away, "the server is stopping");
+        let Farewell { code, reason } = self.shard.ender.farewell();
+        connection.lock().end(format, code, reason);
         connection.task.wake();
     }
 

@@ -23,6 +23,7 @@ use super::driver::Shard;
 use crate::endpoint::websocket::input::{End, Input, Unheard};
 use crate::event::Labels;
 use crate::listen::rate::Bucket;
+use crate::stream::usage::User;
 
 /// How long a client may take to get its Close frame and to answer it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,6 +43,8 @@ pub struct Subscriber {
     /// The client will send no more.
     ended: bool,
     closing: Closing,
+    /// Keeps the stream there.
+    _user: User,
 }
 
 /// A client that may publish.
@@ -98,6 +101,7 @@ impl Subscriber {
         shard: Arc<Shard>,
         input: Input,
         publish: Result<Box<Labels>, Unheard>,
+        user: User,
         early: &[u8],
     ) -> Self {
         // Behind a request whose answer has no end, nothing can be asked.
@@ -115,6 +119,7 @@ impl Subscriber {
             deaf,
             ended: false,
             closing: Closing::NotYet,
+            _user: user,
         };
         // Nothing has been sent yet that this could be the answer to, so it cannot be the end.
         let _ = subscriber.take(early);

@@ -49,20 +49,13 @@ pub enum End {
 pub enum Unheard {
     /// Nobody is heard here.
     Nobody,
-    /// A page of another origin is not, though others are.
-    Page,
 }
 
 impl Unheard {
-    /// Why a page of another origin may not publish, and what to do.
-    pub const PAGE: &str =
-        "this page may not publish here: start wsevent with --allow-origin and the page's origin";
-
     /// What a message of his is answered with (RFC 6455, section 7.4.1).
     fn end(self) -> End {
         match self {
             Self::Nobody => violation(CloseCode::Unsupported, "this path takes no messages"),
-            Self::Page => violation(CloseCode::Policy, Self::PAGE),
         }
     }
 }

@@ -113,7 +113,8 @@ async fn labels_are_no_way_around_what_a_label_may_be() {
 
 #[tokio::test(start_paused = true)]
 async fn who_publishes_too_fast_is_told_when_to_come_back() {
-    let rate = Rate(std::num::NonZeroU32::new(10).expect("above 0"));
+    let rate = crate::listen::rate::Rate(std::num::NonZeroU32::new(10).expect("above 0"));
+    let rate = Arc::new(OfAddresses::new(rate));
     let publisher = Publisher::new(Arc::new(EventLog::new(1 << 20)), MAX, Some(rate));
     let lines = [("content-type", "application/x-ndjson")];
     let publish = async |count: usize| {

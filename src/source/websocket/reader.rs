@@ -9,9 +9,10 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::super::Destination;
+use super::login::{Login, Talk};
 use super::{Connected, Heartbeat, Link, close, complaint, payload};
 use crate::event::{Event, Gap, Payload};
 use crate::source::upstream::Upstream;
@@ -33,6 +34,8 @@ pub struct Reader<'a> {
     has_met: bool,
     /// Events since they were last counted.
     count: u64,
+    /// Messages that were to be ignored.
+    ignored: u64,
     /// To be told with the event that they name as the next, or with whatever comes next.
     gaps: Vec<Gap>,
     /// What has come so far of a past that is not all here.
@@ -55,6 +58,7 @@ impl<'a> Reader<'a> {
             max_message_size,
             has_met: false,
             count: 0,
+            ignored: 0,
             gaps: Vec::new(),
             past: None,
         }
@@ -108,7 +112,7 @@ impl<'a> Reader<'a> {
         let mut heartbeat = Heartbeat::new(upstream.ping_interval);
         let begun = match is_hop {
             true => self.begin_hop(link, &mut heartbeat).await,
-            false => self.begin_raw(link, upstream).await,
+            false => self.begin_raw(link, &mut heartbeat, &upstream.talk).await,
         };
         if let Err(error) = begun {
             return error;
@@ -125,8 +129,7 @@ impl<'a> Reader<'a> {
                 let taken = match payload(message) {
                     Ok(Some(payload)) if is_hop => self.take(payload),
                     Ok(Some(payload)) => {
-                        self.count += 1;
-                        self.to.log.append_with_gap(payload, self.gaps.pop());
+                        self.take_raw(payload, &upstream.talk);
                         Ok(())
                     }
                     Ok(None) => Ok(()),
@@ -140,8 +143,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    async fn begin_raw(&mut self, link: &mut Link, upstream: &Upstream) -> Result<()> {
-        upstream.greet(link).await?;
+    async fn begin_raw(
+        &mut self,
+        link: &mut Link,
+        heartbeat: &mut Heartbeat,
+        talk: &Talk,
+    ) -> Result<()> {
         if self.has_met {
             // What such a server has sent meanwhile, nobody knows.
             self.gaps = vec![Gap {
@@ -150,8 +157,25 @@ impl<'a> Reader<'a> {
                 lost: None,
             }];
         }
+        let mut login = Login::new(talk);
+        while let Some(payload) = login.next(link, heartbeat).await? {
+            self.note_met();
+            self.take_raw(payload, talk);
+        }
         self.note_met();
         Ok(())
+    }
+
+    /// Takes one message of a foreign WebSocket.
+    fn take_raw(&mut self, payload: Payload, talk: &Talk) {
+        if talk.ignores(&payload) {
+            self.ignored += 1;
+            let (number, ignored) = (self.to.number, self.ignored);
+            debug!(upstream = number, ignored, "message ignored");
+            return;
+        }
+        self.count += 1;
+        self.to.log.append_with_gap(payload, self.gaps.pop());
     }
 
     async fn begin_hop(&mut self, link: &mut Link, heartbeat: &mut Heartbeat) -> Result<()> {

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::{NDJSON, SSE};
 use crate::harness::client::body::Stream;
-use crate::harness::client::{Client, handshake, request};
+use crate::harness::client::{Client, HANDSHAKE, handshake, request};
 use crate::harness::frame::{PING, PONG};
 use crate::harness::wsevent::Hop;
 
@@ -250,26 +250,30 @@ async fn pages_of_other_origins_may_read_where_that_is_allowed() {
         (&["--allow-origin", ORIGIN], "http://localhost", ""),
     ] {
         let hop = Hop::quiet(args).await;
-        let headers = [SSE, ("Origin", origin)];
-        let mut heads = vec![];
-        heads.push(Stream::open(hop.address, "/events", &headers).await.head);
-        heads.push(
-            Stream::open_second(hop.address, "/events", &headers)
-                .await
-                .head,
-        );
-        let mut client = Client::connect(hop.address).await;
-        for target in ["/", "/nowhere"] {
-            heads.push(client.get(target, &headers[1..]).await.0);
+        let (mut heads, page) = (vec![], ("Origin", origin));
+        for headers in [vec![HOST, SSE, page], [&HANDSHAKE[..], &[page]].concat()] {
+            let mut client = Client::connect(hop.address).await;
+            client.send(request("GET /events HTTP/1.1", &headers)).await;
+            heads.push(client.head().await);
         }
-        for head in heads {
+        let mut client = Client::connect(hop.address).await;
+        heads.push(client.get("/", &[page]).await.0);
+        for head in &heads {
+            let is_foreign = allowed.is_empty() && origin != "http://localhost";
+            assert_eq!(head.status == 403, is_foreign, "{head:?}");
+        }
+        // The second on its connection, and what is not there.
+        if !allowed.is_empty() {
+            let second = Stream::open_second(hop.address, "/events", &[SSE, page]).await;
+            heads.push(second.head);
+        }
+        heads.push(client.get("/nowhere", &[page]).await.0);
+        for head in heads.iter().filter(|head| head.status != 101) {
             assert_eq!(head.header("access-control-allow-origin"), allowed);
-            let exposed = if allowed.is_empty() {
-                ""
-            } else {
-                "wsevent-resumed"
-            };
-            assert_eq!(head.header("access-control-expose-headers"), exposed);
+            let exposed = head.header("access-control-expose-headers");
+            assert_eq!(exposed.contains("wsevent-resumed"), !allowed.is_empty());
+            let credentials = head.header("access-control-allow-credentials") == "true";
+            assert_eq!(credentials, allowed == ORIGIN);
         }
         let preflight = [
             HOST,

@@ -1,0 +1,119 @@
+//! A stream that is served: its log, and what brings it to its subscribers.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
+
+use super::Policy;
+use crate::endpoint::fanout::{Ender, Fanout};
+use crate::event::Origin;
+use crate::listen::rate::OfAddresses;
+use crate::source::publish::Publisher;
+use crate::stream::EventLog;
+use crate::stream::usage::{Usage, User};
+use crate::stream::via::{Refusal, Via};
+use crate::wire::Format;
+use crate::wire::hop::Instance;
+
+/// How long an upstream may take to say whether there is such a stream; then it is taken for one that is merely away.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// A stream that is served at a URL.
+pub struct Served {
+    /// The path, with those parameters that are part of its name.
+    pub name: Arc<str>,
+    /// What holds for all streams of its route.
+    pub policy: Arc<Policy>,
+    /// The stream.
+    pub log: Arc<EventLog>,
+    /// Where it comes through.
+    pub via: Arc<Via>,
+    /// Takes what clients publish, if they may.
+    pub publisher: Option<Publisher>,
+    /// Ends its subscribers, and what brings events for them.
+    pub ender: Ender,
+    /// How many subscribers there are.
+    pub subscribers: Arc<AtomicUsize>,
+    pub(super) usage: Arc<Usage>,
+    /// For each format, once somebody reads it.
+    fanouts: [OnceLock<Fanout>; Format::ALL.len()],
+    tasks: TaskTracker,
+}
+
+/// A stream, and the right to expect that it stays.
+pub struct Lease {
+    /// The stream.
+    pub stream: Arc<Served>,
+    /// Keeps it there.
+    pub user: User,
+}
+
+impl Served {
+    /// An empty stream. `address` is where this instance serves, in its own words; `publish_rate` is how often each address may
+    /// publish to all streams of its route.
+    pub(super) fn new(
+        name: Arc<str>,
+        policy: Arc<Policy>,
+        (origin, address): (Origin, &str),
+        ender: Ender,
+        (tasks, publish_rate): (&TaskTracker, Option<&Arc<OfAddresses>>),
+    ) -> Self {
+        let log = Arc::new(EventLog::with_origin(origin, policy.history));
+        let settings = &policy.subscribers;
+        Self {
+            via: Arc::new(Via::new(Instance {
+                id: origin,
+                address: address.into(),
+            })),
+            publisher: settings.accept_publish.then(|| {
+                let rate = publish_rate.cloned();
+                Publisher::new(log.clone(), settings.max_message_size, rate)
+            }),
+            name,
+            policy,
+            log,
+            ender,
+            subscribers: Arc::default(),
+            usage: Arc::default(),
+            fanouts: Default::default(),
+            tasks: tasks.clone(),
+        }
+    }
+
+    /// One more user.
+    pub(super) fn lease(self: &Arc<Self>) -> Lease {
+        Lease {
+            user: self.usage.enter(),
+            stream: self.clone(),
+        }
+    }
+
+    /// What serves the stream in this format.
+    pub fn fanout(&self, format: Format) -> &Fanout {
+        self.fanouts[format as usize].get_or_init(|| {
+            Fanout::new(
+                self.log.clone(),
+                format,
+                self.name.clone(),
+                &self.policy.subscribers,
+                self.subscribers.clone(),
+                (&self.tasks, &self.ender),
+            )
+        })
+    }
+
+    /// How many subscribers there are.
+    pub fn subscriber_count(&self) -> usize {
+        self.subscribers.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it is known whether the upstream has this stream, where that is a question.
+    pub async fn is_there(&self) -> Result<(), Refusal> {
+        match self.policy.pattern.is_on_demand() {
+            true => self.via.verdict(PATIENCE).await,
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+use super::*;
+use crate::endpoint::fanout::Overload;
+
+fn policy(path: &str) -> Policy {
+    Policy {
+        pattern: Pattern::new(path, vec![]).expect("a pattern"),
+        upstreams: vec![],
+        produce: None,
+        history: Limits::from(1 << 20),
+        subscribers: Settings {
+            ping_interval: Duration::from_secs(30),
+            max_message_size: 1 << 20,
+            max_publish_rate: None,
+            overload: Overload::Disconnect,
+            accept_publish: true,
+        },
+        origins: Origins::default(),
+        linger: Duration::from_secs(30),
+        max_streams: 3,
+        words: vec![path.to_owned()],
+    }
+}
+
+fn start(policies: Vec<Policy>) -> Routes {
+    let own = (Origin(7), "localhost:1");
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    Routes::start(policies, own, (&tasks, &stop))
+}
+
+fn stream(routes: &Routes, path: &str) -> Option<(Arc<Route>, Key)> {
+    match routes.find(path, None) {
+        Ok(Some(Place::Stream(route, key))) => Some((route, key)),
+        _ => None,
+    }
+}
+
+fn try_open(routes: &Routes, path: &str) -> std::result::Result<Lease, StatusCode> {
+    let (route, key) = stream(routes, path).expect("a stream");
+    route.open(&key).map_err(|none| none.status)
+}
+
+fn open(routes: &Routes, path: &str) -> Lease {
+    try_open(routes, path).expect("there is room")
+}
+
+/// Lets tasks do what they can without time passing.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_lingers_behind_its_last_user() {
+    let routes = start(vec![policy("/t/*")]);
+    let origin = |lease: &Lease| lease.stream.log.origin();
+    let first = open(&routes, "/t/a");
+    let second = open(&routes, "/t/%61");
+    assert_eq!(origin(&first), origin(&second));
+    assert_ne!(origin(&first), origin(&open(&routes, "/t/b")));
+    let name = origin(&first);
+    drop((first, second));
+    settle().await;
+    tokio::time::advance(Duration::from_secs(29)).await;
+    settle().await;
+    let back = open(&routes, "/t/a");
+    assert_eq!(origin(&back), name);
+    tokio::time::advance(Duration::from_secs(3_600)).await;
+    settle().await;
+    assert_eq!(routes.all()[0].count(), 1, "the other one has gone");
+    drop(back);
+    settle().await;
+    tokio::time::advance(Duration::from_secs(31)).await;
+    settle().await;
+    assert_eq!(routes.all()[0].count(), 0);
+    assert_ne!(origin(&open(&routes, "/t/a")), name);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_comes_as_the_last_one_leaves_has_a_stream_that_stays() {
+    let eager = Policy {
+        linger: Duration::ZERO,
+        ..policy("/t/*")
+    };
+    let routes = Arc::new(start(vec![eager]));
+    let visitors = (0..8).map(|_| {
+        let routes = routes.clone();
+        tokio::spawn(async move {
+            for _ in 0..2_000 {
+                let lease = open(&routes, "/t/a");
+                tokio::task::yield_now().await;
+                let listed = routes.all()[0].list("", 9);
+                let origins: Vec<_> = listed.iter().map(|stream| stream.log.origin()).collect();
+                assert_eq!(origins, [lease.stream.log.origin()]);
+                assert!(!lease.stream.ender.token().is_cancelled());
+            }
+        })
+    });
+    for visitor in visitors.collect::<Vec<_>>() {
+        visitor.await.expect("no assertion has failed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_are_only_so_many() {
+    let routes = start(vec![policy("/t/*")]);
+    let leases: Vec<_> = ["/t/a", "/t/b", "/t/c"]
+        .map(|path| open(&routes, path))
+        .into();
+    let full = Some(StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(try_open(&routes, "/t/d").err(), full);
+    assert!(try_open(&routes, "/t/a").is_ok());
+    drop(leases);
+    settle().await;
+    tokio::time::advance(Duration::from_secs(31)).await;
+    settle().await;
+    assert!(try_open(&routes, "/t/d").is_ok());
+}
+
+#[tokio::test]
+async fn the_most_exact_route_serves_a_path() {
+    let paths = ["/*", "/a/*", "/a/b", "/a/b/*", "/c"];
+    let routes = start(paths.map(policy).into());
+    let serving = |path| {
+        let (route, _) = stream(&routes, path)?;
+        Some(route.policy.pattern.to_string())
+    };
+    for (path, expected) in [
+        ("/a/b", Some("/a/b")),
+        ("/a/b/c", Some("/a/b/*")),
+        ("/a/c", Some("/a/*")),
+        ("/a", Some("/*")),
+        ("/c", Some("/c")),
+        ("/", None),
+    ] {
+        assert_eq!(serving(path).as_deref(), expected, "{path}");
+    }
+    let list = routes.find("/a/", None);
+    assert!(matches!(list, Ok(Some(Place::Stream(..)))), "of /*");
+    let wrong = routes.find("/a/../c", None).err().map(|none| none.status);
+    assert_eq!(wrong, Some(StatusCode::BAD_REQUEST));
+    assert!(matches!(
+        start(vec![policy("/c")]).find("//c", None),
+        Ok(None)
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_that_stay_do_not_notice() {
+    let routes = start(vec![policy("/a"), policy("/t/*"), policy("/b")]);
+    let (kept, lost) = (open(&routes, "/t/x"), open(&routes, "/b"));
+    let changed = Policy {
+        words: vec!["other".to_owned()],
+        ..policy("/b")
+    };
+    let counts = routes.replace(vec![policy("/t/*"), changed, policy("/new")]);
+    assert_eq!(counts, (2, 2));
+    settle().await;
+    assert!(!kept.stream.ender.token().is_cancelled());
+    assert_eq!(
+        open(&routes, "/t/x").stream.log.origin(),
+        kept.stream.log.origin()
+    );
+    assert!(lost.stream.ender.token().is_cancelled());
+    assert_eq!(lost.stream.ender.farewell().code, CloseCode::Restart);
+    assert!(stream(&routes, "/a").is_none());
+    assert_ne!(
+        open(&routes, "/b").stream.log.origin(),
+        lost.stream.log.origin()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_ends_a_stream_and_is_remembered_for_a_moment() {
+    let routes = start(vec![policy("/t/*")]);
+    let lease = open(&routes, "/t/a");
+    lease.stream.via.expect(0, "ws://upstream/");
+    lease.stream.via.lost(0, Some((404, "none".to_owned())));
+    let refused = lease
+        .stream
+        .is_there()
+        .await
+        .map_err(|refused| refused.status);
+    assert_eq!(refused, Err(404));
+    lease.stream.ender.token().cancelled().await;
+    assert_eq!(u16::from(lease.stream.ender.farewell().code), 4_404);
+    settle().await;
+    assert_eq!(try_open(&routes, "/t/a").err(), Some(StatusCode::NOT_FOUND));
+    tokio::time::advance(REMEMBERED).await;
+    assert!(try_open(&routes, "/t/a").is_ok());
+}

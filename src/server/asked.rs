@@ -1,0 +1,218 @@
+//! A request for a stream: to read it, to publish to it, or to ask what is possible.
+
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode, Version};
+
+use super::noted::Noted;
+use super::origin::{self, Origin};
+use super::request::{Context, Handover, Kind, Outcome, Refusal, refusal, with_headers};
+use crate::endpoint::answer::{self, Representation};
+use crate::endpoint::body::{self, Body, Follower};
+use crate::endpoint::page::{self, Page};
+use crate::endpoint::websocket::handshake;
+use crate::endpoint::websocket::input::Unheard;
+use crate::route::Route;
+use crate::route::pattern::Key;
+use crate::route::served::Lease;
+use crate::source::publish::{self, Sender};
+use crate::stream::join::{Resumed, Wish};
+use crate::wire::{Format, RESUMED, hop};
+
+/// A request for a stream, which may not be there yet.
+pub struct Asked<'a> {
+    /// The connection that it has come on.
+    pub context: &'a Context,
+    /// The request, without its body.
+    pub request: &'a Parts,
+    /// Where the stream belongs.
+    pub route: &'a Arc<Route>,
+    /// Its name.
+    pub key: &'a Key,
+    /// The page that asks.
+    pub origin: Origin<'a>,
+}
+
+impl Asked<'_> {
+    /// Decides what becomes of it.
+    pub(super) async fn granted(&self, body: Incoming, alone: bool) -> Result<Outcome, Refusal> {
+        let accepts_publish = self.route.policy.subscribers.accept_publish;
+        match self.request.method {
+            Method::GET if handshake::is_meant(self.request) => self.websocket().await,
+            Method::GET | Method::HEAD => self.read(alone).await,
+            Method::POST if accepts_publish => self.publish(body).await,
+            Method::OPTIONS => Ok(Outcome::Answer(self.options())),
+            _ => Err(self.method_not_allowed()),
+        }
+    }
+
+    /// The stream, once it is known that there is one.
+    async fn open(&self) -> Result<Lease, Refusal> {
+        let lease = self.route.open(self.key)?;
+        match lease.stream.is_there().await {
+            Ok(()) => Ok(lease),
+            Err(refused) => Err(crate::route::NoStream::from(&refused).into()),
+        }
+    }
+
+    fn check_origin(&self) -> Result<(), Refusal> {
+        match self.origin {
+            Origin::Foreign => Err(refusal(StatusCode::FORBIDDEN, origin::REFUSED)),
+            Origin::Own | Origin::Allowed(..) => Ok(()),
+        }
+    }
+
+    /// A stream as an endless body, or the page that shows it.
+    async fn read(&self, alone: bool) -> Result<Outcome, Refusal> {
+        let request = self.request;
+        let format = match answer::negotiate(&request.headers) {
+            Some(Representation::Stream(format)) => format,
+            Some(Representation::Page) => {
+                let (headers, body) = page::page(Page::Stream);
+                return Ok(Outcome::Answer(with_headers(headers, body::full(body))));
+            }
+            None => {
+                return Err(refusal(
+                    StatusCode::NOT_ACCEPTABLE,
+                    "this stream can be had as text/event-stream, application/x-ndjson and text/html, and over WebSocket",
+                ));
+            }
+        };
+        self.check_origin()?;
+        let wish = self.wish()?;
+        if request.method == Method::HEAD {
+            let headers = answer::headers(format, Resumed::No);
+            return Ok(Outcome::Answer(with_headers(headers, body::full(""))));
+        }
+        let lease = self.open().await?;
+        let stream = &lease.stream;
+        stream.log.wait_for(&wish).await;
+        let joined = stream.log.subscribe(format, &wish);
+        let mut headers = answer::headers(format, joined.resumed);
+        let preface = answer::preface(format, &wish, &joined);
+        if alone && request.version < Version::HTTP_2 {
+            self.origin.let_read(&mut headers);
+            let preface = answer::head_and_preface(&headers, preface);
+            let kind = Kind::Body(format, preface, joined.subscription);
+            return Ok(Outcome::TakeOver(Handover { lease, kind }));
+        }
+        let settings = &stream.policy.subscribers;
+        let body = body::follow(Follower {
+            log: stream.log.clone(),
+            format,
+            path: stream.name.clone(),
+            overload: settings.overload,
+            heartbeat: settings.body_heartbeat(),
+            count: stream.subscribers.clone(),
+            address: self.context.address,
+            ender: stream.ender.clone(),
+            user: lease.user,
+            activity: self.context.activity.clone(),
+            preface: preface.into(),
+            subscription: joined.subscription,
+        });
+        Ok(Outcome::Answer(with_headers(headers, body)))
+    }
+
+    async fn websocket(&self) -> Result<Outcome, Refusal> {
+        let request = self.request;
+        let accept = handshake::accept(request).map_err(|wrong| Refusal {
+            headers: wrong.headers(),
+            ..refusal(wrong.status, wrong.reason)
+        })?;
+        // A browser sends a page's handshake wherever the page wants, and shows it all that comes: nothing else asks.
+        self.check_origin()?;
+        if handshake::offers(request, hop::SUBPROTOCOL) {
+            let lease = self.open().await?;
+            let mut response = handshake::response(accept);
+            let subprotocol = HeaderValue::from_static(hop::SUBPROTOCOL);
+            let instance = HeaderValue::try_from(lease.stream.log.origin().to_string());
+            response.headers_mut().extend([
+                (header::SEC_WEBSOCKET_PROTOCOL, subprotocol),
+                (hop::INSTANCE, instance.expect("an id is ASCII")),
+            ]);
+            let kind = Kind::Hop;
+            let response = response.map(body::full);
+            return Ok(Outcome::Upgrade(response, Handover { lease, kind }));
+        }
+        let wish = self.wish()?;
+        let publish = match self.route.policy.subscribers.accept_publish {
+            false => Err(Unheard::Nobody),
+            true => {
+                let labels = answer::labels(request);
+                publish::check_labels(&labels)?;
+                Ok(Box::new(labels))
+            }
+        };
+        let lease = self.open().await?;
+        let log = &lease.stream.log;
+        log.wait_for(&wish).await;
+        // Before the handshake is answered: what comes once the client knows that it is subscribed must reach it.
+        let joined = log.subscribe(Format::WebSocket, &wish);
+        let mut response = handshake::response(accept);
+        let resumed = HeaderValue::from_static(joined.resumed.as_str());
+        response.headers_mut().insert(RESUMED, resumed);
+        let kind = Kind::WebSocket(joined.subscription, publish);
+        let response = response.map(body::full);
+        Ok(Outcome::Upgrade(response, Handover { lease, kind }))
+    }
+
+    async fn publish(&self, body: Incoming) -> Result<Outcome, Refusal> {
+        self.check_origin()?;
+        let lease = self.open().await?;
+        let Some(publisher) = &lease.stream.publisher else {
+            return Err(self.method_not_allowed());
+        };
+        let labels = answer::labels(self.request);
+        let body = Noted::new(body, self.context.activity.clone());
+        let sender = Sender {
+            address: self.context.address,
+            bodies: &self.context.keeper.bodies,
+        };
+        let ids = publisher.take(self.request, body, labels, &sender).await?;
+        let json = HeaderValue::from_static("application/json");
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, json)]);
+        let mut response = with_headers(headers, body::full(ids));
+        *response.status_mut() = StatusCode::ACCEPTED;
+        Ok(Outcome::Answer(response))
+    }
+
+    /// Which methods there are, and what a page of another origin may send (WHATWG Fetch, section 3.2.2).
+    fn options(&self) -> Response<Body> {
+        let mut response = with_headers(HeaderMap::new(), body::full(""));
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        let headers = response.headers_mut();
+        headers.insert(header::ALLOW, self.methods());
+        self.origin.let_send(self.methods(), headers);
+        response
+    }
+
+    fn methods(&self) -> HeaderValue {
+        HeaderValue::from_static(match self.route.policy.subscribers.accept_publish {
+            true => "GET, HEAD, POST, OPTIONS",
+            false => "GET, HEAD, OPTIONS",
+        })
+    }
+
+    fn method_not_allowed(&self) -> Refusal {
+        let would_publish = self.request.method == Method::POST;
+        let reason = match would_publish && !self.route.policy.subscribers.accept_publish {
+            true => {
+                "only reading is possible here: to publish, start wsevent with --accept-publish"
+            }
+            false => "this method is not possible here",
+        };
+        Refusal {
+            headers: vec![(header::ALLOW, self.methods())],
+            ..refusal(StatusCode::METHOD_NOT_ALLOWED, reason)
+        }
+    }
+
+    fn wish(&self) -> Result<Wish, Refusal> {
+        let wish = answer::wish(self.request);
+        wish.map_err(|reason| refusal(StatusCode::BAD_REQUEST, reason))
+    }
+}

@@ -1,0 +1,166 @@
+//! The lists: of all streams, and of those of one route.
+
+use std::sync::Arc;
+
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode};
+use url::form_urlencoded;
+
+use super::origin::{self, Origin};
+use super::request::{Outcome, Refusal, refusal, with_headers};
+use crate::endpoint::answer;
+use crate::endpoint::body;
+use crate::endpoint::page::{self, Index, Page, Stream};
+use crate::route::served::Served;
+use crate::route::{Route, Routes};
+
+/// So many streams stand in a list if nothing else is asked for, and so many at most.
+const STREAMS: usize = 100;
+const MAX_STREAMS: usize = 1_000;
+
+/// The answer to a request for a list: of one route, or of all.
+pub fn answer(
+    routes: &Routes,
+    of: Option<&Arc<Route>>,
+    request: &Parts,
+    origin: Origin<'_>,
+) -> Result<Outcome, Refusal> {
+    const OFFERED: [(bool, &str); 2] = [(false, "application/json"), (true, "text/html")];
+    let methods = HeaderValue::from_static("GET, HEAD, OPTIONS");
+    match request.method {
+        Method::GET | Method::HEAD => {}
+        Method::OPTIONS => {
+            let mut response = with_headers(HeaderMap::new(), body::full(""));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+                .headers_mut()
+                .insert(header::ALLOW, methods.clone());
+            origin.let_send(methods, response.headers_mut());
+            return Ok(Outcome::Answer(response));
+        }
+        Method::POST if of.is_some() => {
+            return Err(Refusal {
+                headers: vec![(header::ALLOW, methods)],
+                ..refusal(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "this is the list of streams: publish to one of them, at a path below",
+                )
+            });
+        }
+        _ => {
+            return Err(Refusal {
+                headers: vec![(header::ALLOW, methods)],
+                ..refusal(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "this method is not possible here",
+                )
+            });
+        }
+    }
+    if origin == Origin::Foreign {
+        return Err(refusal(StatusCode::FORBIDDEN, origin::REFUSED));
+    }
+    let (headers, body) = match answer::choose(&request.headers, &OFFERED) {
+        Some(true) => page::page(Page::Index),
+        Some(false) => {
+            let wanted = Wanted::of(request)?;
+            let json = wanted.list(routes, of, request.uri.path());
+            let headers = HeaderMap::from_iter([
+                (
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static("application/json"),
+                ),
+                (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+                (header::VARY, HeaderValue::from_static("accept")),
+            ]);
+            (headers, json.into())
+        }
+        None => {
+            return Err(refusal(
+                StatusCode::NOT_ACCEPTABLE,
+                "the list of streams can be had as application/json and text/html",
+            ));
+        }
+    };
+    Ok(Outcome::Answer(with_headers(headers, body::full(body))))
+}
+
+/// Which part of a list is asked for: `?after=` and `?limit=`.
+struct Wanted {
+    after: String,
+    limit: usize,
+}
+
+impl Wanted {
+    fn of(request: &Parts) -> Result<Self, Refusal> {
+        let mut wanted = Self {
+            after: String::new(),
+            limit: STREAMS,
+        };
+        let query = request.uri.query().unwrap_or_default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "after" => wanted.after = value.into_owned(),
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| *limit > 0);
+                    let limit: usize = limit.ok_or(refusal(
+                        StatusCode::BAD_REQUEST,
+                        "?limit= is a number of streams, at least 1",
+                    ))?;
+                    wanted.limit = limit.min(MAX_STREAMS);
+                }
+                _ => {}
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn list(&self, routes: &Routes, of: Option<&Arc<Route>>, path: &str) -> Vec<u8> {
+        let listed = match of {
+            Some(route) => vec![route.clone()],
+            None => routes.all(),
+        };
+        // One more than wanted shows that there is more.
+        let mut streams: Vec<Arc<Served>> = listed
+            .iter()
+            .flat_map(|route| route.list(&self.after, self.limit + 1))
+            .collect();
+        streams.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let has_more = streams.len() > self.limit;
+        streams.truncate(self.limit);
+        let next = streams.last().filter(|_| has_more).map(|last| {
+            let query = form_urlencoded::Serializer::new(String::new())
+                .append_pair("after", &last.name)
+                .append_pair("limit", &self.limit.to_string())
+                .finish();
+            format!("{path}?{query}")
+        });
+        let on_demand = listed
+            .iter()
+            .filter(|route| route.policy.pattern.is_on_demand());
+        let route = |route: &Arc<Route>| page::Route {
+            path: route.policy.pattern.to_string(),
+            streams: route.count(),
+            publish: route.policy.subscribers.accept_publish,
+        };
+        let index = Index {
+            instance: routes.instance().to_string(),
+            address: routes.address(),
+            routes: on_demand.map(route).collect(),
+            streams: streams.iter().map(|stream| entry(stream)).collect(),
+            next,
+        };
+        index.json()
+    }
+}
+
+fn entry(stream: &Served) -> Stream {
+    Stream::new(
+        &stream.name,
+        &stream.log,
+        &stream.via,
+        stream.subscriber_count(),
+        stream.publisher.is_some(),
+    )
+}
