@@ -1,7 +1,7 @@
 //! Where connections come in: the listening sockets, TLS, what a proxy in front says about them, and whether there is room.
 
 pub mod admission;
-pub mod door;
+pub mod entrance;
 pub mod network;
 pub mod opening;
 pub mod proxied;
@@ -9,6 +9,7 @@ pub mod rate;
 pub mod refusal;
 pub mod rewound;
 pub mod sampled;
+pub mod stream;
 pub mod streams;
 pub mod tls;
 

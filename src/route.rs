@@ -33,6 +33,7 @@ use crate::source::produce::Produce;
 use crate::source::upstream::Upstream;
 use crate::source::{Destination, Source};
 use crate::stream::history::Limits;
+use crate::stream::retained::Retain;
 use crate::stream::via::Refusal;
 use pattern::{Key, Pattern};
 use served::{Lease, Served};
@@ -55,6 +56,8 @@ pub struct Policy {
     pub produce: Option<Produce>,
     /// The bounds of each stream's history.
     pub history: Limits,
+    /// What is kept beside it.
+    pub retain: Option<Retain>,
     /// What holds for each subscriber.
     pub subscribers: Settings,
     /// The pages of other servers that are let in.
@@ -322,15 +325,26 @@ impl Route {
         self.lock().served.len()
     }
 
-    /// The streams whose names come behind `after`, in order, and at most so many.
-    pub fn list(&self, after: &str, most: usize) -> Vec<Arc<Served>> {
+    /// The streams whose names come behind `after` and that are `wanted`, in order, and at most so many.
+    pub fn list(
+        &self,
+        after: &str,
+        most: usize,
+        wanted: impl Fn(&Served) -> bool,
+    ) -> Vec<Arc<Served>> {
         let streams = self.lock();
         let behind = (Bound::Excluded(after), Bound::Unbounded);
         let behind = streams.served.range::<str, _>(behind);
-        behind
+        let wanted = behind.filter(|(_, stream)| wanted(stream));
+        wanted
             .map(|(_, stream)| stream.clone())
             .take(most)
             .collect()
+    }
+
+    /// The stream with this name, if it is there.
+    pub fn get(&self, key: &Key) -> Option<Arc<Served>> {
+        self.lock().served.get(&key.name).cloned()
     }
 
     /// The stream with this name, for one more user. If there is none, it is made: however many ask for it at once, one does.

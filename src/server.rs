@@ -5,12 +5,14 @@
 //! buffers are gone.
 
 mod asked;
+mod beginning;
 pub mod limits;
 mod list;
 mod noted;
 mod origin;
 mod request;
 mod watched;
+mod who;
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
@@ -25,24 +27,26 @@ use anyhow::Result;
 use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use crate::auth::Auth;
 use crate::endpoint::body::{Activity, held};
-use crate::endpoint::fanout::Arrival;
+use crate::endpoint::fanout::{Arrival, Permit};
 use crate::endpoint::websocket::hello;
 use crate::endpoint::websocket::input::Unheard;
 use crate::listen::Listeners;
 use crate::listen::admission::Admitted;
-use crate::listen::opening::{self, Opening};
-use crate::listen::refusal::say_no;
+use crate::listen::refusal::LINGER;
 use crate::listen::rewound::{HTTP2_PREFACE, Rewound};
-use crate::listen::streams::Streams;
+use crate::listen::stream::Stream;
+use crate::listen::streams::{Counted, Entered, Streams};
+use crate::listen::tls::Tls;
 use crate::reason;
 use crate::route::Routes;
 use crate::route::served::Lease;
@@ -62,30 +66,47 @@ const MAX_UNREAD: usize = 32 << 10;
 /// (RFC 9113, section 5.2).
 const HTTP2_WINDOW: u32 = 256 << 10;
 
-/// Serves `routes` until `stop` is cancelled. The connections run on as `tasks`. So does accepting: on a worker thread, where
-/// what is accepted is served, and not on one that must wake another for each.
+/// What connections are let in by, and what is behind.
+#[derive(Clone)]
+pub struct Door {
+    /// TLS, if that is spoken.
+    pub tls: Option<Arc<Tls>>,
+    /// Says who may what; none if everyone may everything.
+    pub auth: Option<Arc<Auth>>,
+    /// What is served.
+    pub routes: Arc<Routes>,
+}
+
+/// Serves what is behind `door` within `limits` until `stop` is cancelled. The connections run on as `tasks`. So does accepting:
+/// on a worker thread, where what is accepted is served, and not on one that must wake another for each.
 pub async fn serve(
     mut listeners: Listeners,
-    routes: Arc<Routes>,
+    door: Door,
     limits: Limits,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
     let serving = Arc::new(Serving {
-        routes,
-        keeper: Keeper::new(limits),
+        keeper: Keeper::new(limits, door.tls.is_none()),
+        door,
         tasks: tasks.clone(),
         stop: stop.clone(),
     });
     let accepting = tasks.clone().spawn(async move {
         while let Some((socket, address)) = stop.run_until_cancelled(listeners.accept()).await {
-            let door = &serving.keeper.door;
-            match door.enter(address) {
+            let entrance = &serving.keeper.entrance;
+            match entrance.enter(address) {
                 Ok(admitted) => {
-                    tasks.spawn(connection(socket, address, admitted, serving.clone()));
+                    let serving = serving.clone();
+                    match serving.door.tls.clone() {
+                        None => tasks.spawn(beginning::plain(socket, address, admitted, serving)),
+                        Some(tls) => {
+                            tasks.spawn(beginning::tls(socket, address, admitted, tls, serving))
+                        }
+                    };
                 }
                 Err(no_room) => {
-                    if let Some(telling) = door.turn_away(socket, no_room) {
+                    if let Some(telling) = entrance.turn_away(socket, no_room) {
                         tasks.spawn(telling);
                     }
                 }
@@ -97,114 +118,91 @@ pub async fn serve(
 
 /// What is served, within which limits, by which tasks, and what ends them.
 struct Serving {
-    routes: Arc<Routes>,
+    door: Door,
     keeper: Arc<Keeper>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
-/// One client's connection. Until the first request is here, it is nothing but that, as many may never send one: what comes
-/// later is larger, and in boxes.
-async fn connection(
-    mut socket: TcpStream,
-    address: SocketAddr,
+/// One client's connection while it speaks HTTP. What it becomes after that gets a task of its own, which is smaller.
+async fn http(
+    stream: Stream,
+    early: Bytes,
+    (address, accepted): (SocketAddr, Instant),
     admitted: Admitted,
     serving: Arc<Serving>,
 ) {
-    let accepted = Instant::now();
-    let Serving { keeper, stop, .. } = &*serving;
-    let opening = tokio::select! {
-        opening = opening::read(&mut socket, accepted + keeper.handshake_timeout) => opening,
-        () = stop.cancelled() => return,
-    };
-    let early = match opening {
-        Ok(Opening::Begun(early)) => early,
-        Ok(Opening::Silent) => return keeper.log_late(address, false),
-        Ok(Opening::Late) => return Box::pin(late(&mut socket, address, keeper)).await,
-        Ok(Opening::Closed) | Err(_) => return,
-    };
     let context = Context {
-        routes: serving.routes.clone(),
+        routes: serving.door.routes.clone(),
+        auth: serving.door.auth.clone(),
         address,
-        stop: stop.clone(),
+        stop: serving.stop.clone(),
         activity: Arc::new(Activity::new(accepted)),
-        keeper: keeper.clone(),
+        keeper: serving.keeper.clone(),
     };
-    Box::pin(http(
-        socket,
-        early,
-        admitted,
-        context,
-        serving.tasks.clone(),
-    ))
-    .await;
-}
-
-/// One client's connection while it speaks HTTP. What it becomes after that gets a task of its own, which is smaller.
-async fn http(
-    socket: TcpStream,
-    early: Bytes,
-    admitted: Admitted,
-    context: Context,
-    tasks: TaskTracker,
-) {
-    let (address, keeper) = (context.address, context.keeper.clone());
-    let result = match http1(Rewound::new(socket, early), &context).await {
-        Ok(Left::Ended) => Ok(()),
-        Ok(Left::Idle) => return keeper.log_idle(address),
-        Ok(Left::Stuck) => return keeper.log_stuck(address),
-        Ok(Left::Late(mut socket)) => return Box::pin(late(&mut socket, address, &keeper)).await,
-        Ok(Left::HandedOver(socket, early, handover)) => {
-            hand_over(&context, (socket, admitted), early, handover).await
-        }
-        Ok(Left::Http2(socket, early)) => {
-            let socket = Rewound::new(socket, early);
-            let streams = keeper.door.streams(address);
-            Box::pin(http2(socket, Arc::new(context), streams, tasks))
-                .await
-                .map_err(Into::into)
-        }
-        Err(error) => {
-            if error.is_parse_too_large() {
-                keeper.log_large(address);
-            }
-            Err(error.into())
-        }
-    };
-    if let Err(error) = result {
+    let tasks = serving.tasks.clone();
+    drop(serving);
+    if let Err(error) = served(stream, early, admitted, context, tasks).await {
         debug!(%address, error = %reason::of(&error), "connection failed");
     }
 }
 
-/// Lets a client go whose request has not come in time.
-async fn late<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
-    address: SocketAddr,
-    keeper: &Keeper,
-) {
-    keeper.log_late(address, true);
-    let (status, reason) = Keeper::LATE;
-    say_no(stream, status, reason).await;
+async fn served(
+    stream: Stream,
+    early: Bytes,
+    admitted: Admitted,
+    context: Context,
+    tasks: TaskTracker,
+) -> Result<()> {
+    let (address, keeper) = (context.address, context.keeper.clone());
+    if early.starts_with(HTTP2_PREFACE) {
+        let stream = Rewound::new(stream, early);
+        let streams = keeper.entrance.streams(address);
+        return Ok(Box::pin(http2(stream, Arc::new(context), streams, tasks)).await?);
+    }
+    let left = http1(Rewound::new(stream, early), &context).await;
+    if left.as_ref().is_err_and(|error| error.is_parse_too_large()) {
+        keeper.log_large(address);
+    }
+    match left? {
+        Left::Ended(stream) => leave(stream).await,
+        Left::Idle(stream) => {
+            keeper.log_idle(address);
+            leave(stream).await;
+        }
+        Left::Stuck => keeper.log_stuck(address),
+        Left::Late(mut stream) => Box::pin(beginning::late(&mut stream, address, &keeper)).await,
+        Left::HandedOver(stream, early, handover) => {
+            let counted = Counted::Connection(admitted);
+            return hand_over(&context, (stream, counted), early, handover).await;
+        }
+    }
+    Ok(())
+}
+
+/// Ends a connection that is over. Over TLS it is said: otherwise a client might take it for cut off (RFC 8446, section 6.1).
+async fn leave(mut stream: Stream) {
+    if matches!(stream, Stream::Tls(_)) {
+        let _ = timeout(LINGER, stream.shutdown()).await;
+    }
 }
 
 /// How a connection has left HTTP/1.
 enum Left {
     /// It is over.
-    Ended,
+    Ended(Stream),
     /// There has been no request for too long.
-    Idle,
+    Idle(Stream),
     /// The client has taken nothing of an answer for too long.
     Stuck,
     /// A request has not come as a whole in time.
-    Late(TcpStream),
+    Late(Stream),
     /// To be something else. The bytes are what the client has sent behind its request.
-    HandedOver(TcpStream, Bytes, Handover),
-    /// It begins as HTTP/2 does (RFC 9113, section 3.4).
-    Http2(TcpStream, Bytes),
+    HandedOver(Stream, Bytes, Handover),
 }
 
 /// Serves HTTP/1 requests until the connection ends or becomes something else.
-async fn http1(socket: Rewound<TcpStream>, context: &Context) -> hyper::Result<Left> {
+async fn http1(stream: Rewound<Stream>, context: &Context) -> hyper::Result<Left> {
     let handover = Mutex::new(None);
     let lock = || handover.lock().unwrap_or_else(PoisonError::into_inner);
     let used = AtomicBool::new(false);
@@ -229,12 +227,12 @@ async fn http1(socket: Rewound<TcpStream>, context: &Context) -> hyper::Result<L
     });
     let activity = &context.activity;
     let deadline = || context.keeper.deadline(activity);
-    let socket = Watched::new(socket, activity.clone());
+    let stream = Watched::new(stream, activity.clone());
     let mut connection = http1::Builder::new()
         // Its time would run while nothing of a head has come, too.
         .header_read_timeout(None)
         .max_buf_size(context.keeper.max_header_size)
-        .serve_connection(TokioIo::new(socket), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut stopping = false;
     let mut patience = pin!(sleep_until(deadline()));
     let result = loop {
@@ -264,13 +262,15 @@ async fn http1(socket: Rewound<TcpStream>, context: &Context) -> hyper::Result<L
                 Some(result) => break result,
                 None if Instant::now() < deadline() => patience.as_mut().reset(deadline()),
                 None if activity.is_busy() => return Ok(Left::Stuck),
-                None if activity.head_since().is_none() => return Ok(Left::Idle),
                 None => {
                     let stream = connection.into_parts().io.into_inner();
-                    return Ok(match stream.is_blocked() {
+                    let is_blocked = stream.is_blocked();
+                    let stream = stream.into_inner().into_socket();
+                    return Ok(match activity.head_since() {
+                        None => Left::Idle(stream),
                         // Not all of an earlier answer has gone out.
-                        true => Left::Stuck,
-                        false => Left::Late(stream.into_inner().into_socket()),
+                        Some(_) if is_blocked => Left::Stuck,
+                        Some(_) => Left::Late(stream),
                     });
                 }
             },
@@ -281,24 +281,23 @@ async fn http1(socket: Rewound<TcpStream>, context: &Context) -> hyper::Result<L
         }
     };
     let parts = connection.into_parts();
-    let socket = parts.io.into_inner().into_inner().into_socket();
+    let stream = parts.io.into_inner().into_inner().into_socket();
     match lock().take() {
-        Some(to) if result.is_ok() => Ok(Left::HandedOver(socket, parts.read_buf, to)),
-        // hyper has noticed, and has not answered.
-        _ if parts.read_buf.starts_with(HTTP2_PREFACE) => Ok(Left::Http2(socket, parts.read_buf)),
-        _ => result.map(|()| Left::Ended),
+        Some(to) if result.is_ok() => Ok(Left::HandedOver(stream, parts.read_buf, to)),
+        _ => result.map(|()| Left::Ended(stream)),
     }
 }
 
 /// Gives a connection to the endpoint that it has asked for.
 async fn hand_over(
     context: &Context,
-    (socket, admitted): (TcpStream, Admitted),
+    (mut connection, counted): (Stream, Counted),
     early: Bytes,
     handover: Handover,
 ) -> Result<()> {
     let Handover {
         lease: Lease { stream, user },
+        remaining,
         kind,
     } = handover;
     let (format, early, preface, subscription, publish) = match kind {
@@ -311,7 +310,7 @@ async fn hand_over(
         }
         Kind::Hop => {
             let joining = async {
-                let (hello, early) = hello::receive(&socket, early).await?;
+                let (hello, early) = hello::receive(&mut connection, early).await?;
                 let joined = hello::join(&stream.log, &hello).await?;
                 anyhow::Ok((joined, early))
             };
@@ -325,39 +324,59 @@ async fn hand_over(
         }
     };
     stream.fanout(format).serve(Arrival {
-        socket,
+        stream: connection,
         address: context.address,
         early,
         preface,
         subscription,
-        publish,
-        admitted: Some(admitted),
-        user,
+        permit: Permit {
+            publish,
+            remaining,
+            user,
+        },
+        counted,
     });
     Ok(())
 }
 
+/// Makes a WebSocket of its own of one stream of an HTTP/2 connection (RFC 8441).
+async fn upgraded(upgrade: OnUpgrade, handover: Handover, context: Arc<Context>, entered: Entered) {
+    let address = context.address;
+    let result = async {
+        let stream = Stream::Http2(Box::new(TokioIo::new(upgrade.await?)));
+        let counted = Counted::Request(Box::new(entered));
+        hand_over(&context, (stream, counted), Bytes::new(), handover).await
+    };
+    if let Err(error) = result.await {
+        debug!(%address, error = %reason::of(&error), "connection failed");
+    }
+}
+
 /// Serves HTTP/2 requests until the connection ends.
 async fn http2(
-    socket: Rewound<TcpStream>,
+    stream: Rewound<Stream>,
     context: Arc<Context>,
     streams: Arc<Streams>,
     tasks: TaskTracker,
 ) -> hyper::Result<()> {
     let service = {
-        let (context, streams) = (context.clone(), streams.clone());
-        service_fn(move |request| {
-            let (context, entered) = (context.clone(), streams.enter());
+        let (context, tasks, streams) = (context.clone(), tasks.clone(), streams.clone());
+        service_fn(move |mut request| {
+            let (context, tasks, entered) = (context.clone(), tasks.clone(), streams.enter());
             async move {
                 let entered = match entered {
                     Ok(entered) => entered,
                     Err(no_room) => return Ok(context.no_room(no_room)),
                 };
+                let upgrade = hyper::upgrade::on(&mut request);
                 match context.outcome(request, false).await {
                     Outcome::Answer(response) => {
                         Ok::<_, Infallible>(response.map(|body| held(body, entered)))
                     }
-                    Outcome::Upgrade(response, _) => Ok(response),
+                    Outcome::Upgrade(response, to) => {
+                        tasks.spawn(upgraded(upgrade, to, context, entered));
+                        Ok(response)
+                    }
                     // Only where nothing else is on the connection.
                     Outcome::TakeOver(_) => pending().await,
                 }
@@ -373,7 +392,8 @@ async fn http2(
         .initial_connection_window_size(HTTP2_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
         .max_send_buf_size(MAX_UNREAD)
-        .serve_connection(TokioIo::new(socket), service);
+        .enable_connect_protocol()
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
         result = &mut connection => return result,

@@ -10,6 +10,7 @@ use super::connect::ConnectArgs;
 use super::limits::LimitArgs;
 use super::proxy::ProxyArgs;
 use super::route::RouteArgs;
+use super::tls::TlsArgs;
 use super::values;
 use crate::client::{publish, tail};
 use crate::source::produce::Rate;
@@ -99,6 +100,10 @@ pub struct HopArgs {
     /// What clients may cost the process
     #[command(flatten)]
     pub limits: LimitArgs,
+
+    /// TLS in front
+    #[command(flatten)]
+    pub tls: TlsArgs,
 
     /// Who may what
     #[command(flatten)]

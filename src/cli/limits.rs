@@ -7,7 +7,7 @@ use clap::ArgMatches;
 
 use super::{Usage, given, values};
 use crate::listen::admission::OfEach;
-use crate::listen::door::Bounds;
+use crate::listen::entrance::Bounds;
 use crate::listen::rate::Rate;
 use crate::server::limits::Limits;
 
@@ -76,11 +76,10 @@ impl LimitArgs {
             ));
         }
         Ok(Limits {
-            door: Bounds {
+            entrance: Bounds {
                 connections: self.max_connections,
                 of_address: of_each(self.max_connections_per_address, OF_ADDRESS),
                 handshakes: of_each(self.max_handshakes_per_second.map(Rate), Rate(HANDSHAKES)),
-                is_plain: true,
             },
             handshake_timeout: self.handshake_timeout,
             idle_timeout: self.idle_timeout,

@@ -7,6 +7,7 @@ use clap::builder::BoolishValueParser;
 
 use super::connect::{ConnectArgs, EventUrl, connect, event_url, none_to_reach};
 use super::limits::{RouteLimitArgs, max_publish_rate};
+use super::retain::RetainArgs;
 use super::{Usage, given, lines, values};
 use crate::endpoint::fanout::{Overload, Settings};
 use crate::route::pattern::Pattern;
@@ -57,7 +58,7 @@ pub struct RouteArgs {
     #[arg(long, env = "WSEVENT_HISTORY_COUNT", value_name = "N", value_parser = values::count, help_heading = "Serving")]
     pub history_count: Option<usize>,
 
-    /// What happens to a subscriber that falls out of history: it is closed with 1013 (SSE and NDJSON end) and may resume, or it skips to the oldest event still held, after a gap notice
+    /// What happens to a subscriber that falls out of history: it is closed with 1013 (SSE and NDJSON end) and may resume, or it skips to the oldest event still held, after a gap notice; or, even before that, events are merged for it (conflate): it is given the newest of each key, with --retain
     #[arg(
         long,
         env = "WSEVENT_OVERLOAD",
@@ -68,6 +69,10 @@ pub struct RouteArgs {
         help_heading = "Serving"
     )]
     pub overload: Overload,
+
+    /// Kept state
+    #[command(flatten)]
+    pub retain: RetainArgs,
 
     /// Let clients publish: by POST, and by messages on a WebSocket
     #[arg(long, env = "WSEVENT_ACCEPT_PUBLISH", value_parser = BoolishValueParser::new(), help_heading = "Serving")]
@@ -169,10 +174,14 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
         rate: args.produce_rate,
         size: args.produce_size,
     });
+    let origins = origins(&args, matches)?;
+    let is_max_given = given(matches, "retain_max") == 2;
+    let retain = args.retain.checked(args.overload, is_max_given)?;
     Ok(Policy {
         pattern,
         upstreams,
         produce,
+        retain,
         history: Limits {
             bytes: args.history,
             count: args.history_count,
@@ -185,7 +194,7 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
             accept_publish: args.accept_publish,
             max_publish_rate: max_publish_rate(&args.limits, args.accept_publish, matches)?,
         },
-        origins: origins(&args, matches)?,
+        origins,
         linger: args.linger,
         max_streams: args.max_streams,
         words: Vec::new(),

@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::endpoint::fanout::Overload;
 use crate::source::produce::Rate;
+use crate::stream::retained::key::KeySource;
 
 /// A frame must fit a chunk of a tape, which has 32 bits for its length: each byte of a text may become seven (a line end on
 /// SSE).
@@ -112,7 +113,17 @@ pub fn overload(text: &str) -> Result<Overload, String> {
     match text {
         "disconnect" => Ok(Overload::Disconnect),
         "skip" => Ok(Overload::Skip),
-        _ => Err("disconnect or skip is expected".to_owned()),
+        "conflate" => Ok(Overload::Conflate),
+        _ => Err("disconnect, skip or conflate is expected".to_owned()),
+    }
+}
+
+/// Where keys come from.
+pub fn key_source(text: &str) -> Result<KeySource, String> {
+    match text {
+        "key" => Ok(KeySource::Own),
+        _ if text.starts_with('/') => text.parse().map(KeySource::Pointer),
+        _ => Err("key is expected, or a JSON pointer such as /symbol".to_owned()),
     }
 }
 

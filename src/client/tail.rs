@@ -4,6 +4,7 @@ mod http;
 mod output;
 mod websocket;
 
+use std::borrow::Cow;
 use std::mem;
 
 use anyhow::{Context, Result, anyhow};
@@ -14,12 +15,12 @@ use tokio_tungstenite::tungstenite::Message;
 use tracing::{info, warn};
 use url::Url;
 
-use crate::event::{EventId, Gap};
+use crate::event::{EventId, Gap, Merged, Snapshot};
 use crate::source::Backoff;
 use crate::source::http::client::{Answer, Client, EVENT_STREAM, NDJSON, Stream};
 use crate::source::upstream::Upstream;
 use crate::source::websocket::{Connected, Offer};
-use crate::wire::hop::{Begin, Control, Hello};
+use crate::wire::hop::{Begin, Control, Hello, StateWish};
 use output::{Output, output_closed};
 use websocket::Messages;
 
@@ -206,10 +207,25 @@ impl WebSocket {
             id: None,
             have: have.to_vec(),
             from: if have.is_empty() { begin } else { Begin::First },
+            state: self.state_wish(),
         });
         let hello = Message::text(hello.to_string());
         connected.link.send(hello).await?;
         Ok(connected)
+    }
+}
+
+impl WebSocket {
+    /// What the URL says of the state of the stream, as a server that is asked for that URL would take it.
+    fn state_wish(&self) -> StateWish {
+        let mut query = self.upstream.url.query_pairs();
+        let is_no = |(name, value): (Cow<'_, str>, Cow<'_, str>)| {
+            name == "snapshot" && matches!(&*value, "no" | "0")
+        };
+        match query.any(is_no) {
+            true => StateWish::No,
+            false => StateWish::Missed,
+        }
     }
 }
 
@@ -339,4 +355,25 @@ fn warn_of(gap: &Gap, url: &str) {
         .as_deref()
         .map(|after| after.escape_debug().to_string());
     warn!(url, after, next, lost = gap.lost, "events are missing");
+}
+
+/// Tells of the state that the stream begins with.
+fn tell_of_snapshot(boundary: &Snapshot, url: &str) {
+    match boundary {
+        Snapshot::Begin { count } => info!(url, count, "the state of the stream comes first"),
+        Snapshot::End { .. } => info!(url, "the state of the stream is here"),
+    }
+}
+
+/// Tells that events were merged because they were not read fast enough.
+fn warn_of_merged(merged: &Merged, url: &str) {
+    let id = |id: Option<EventId>| id.map(|id| id.to_string());
+    let (after, next) = (id(merged.after), id(merged.next));
+    warn!(
+        url,
+        after,
+        next,
+        merged = merged.merged,
+        "events were merged"
+    );
 }

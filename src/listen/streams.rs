@@ -64,6 +64,14 @@ impl Streams {
     }
 }
 
+/// What a subscriber counts as.
+pub enum Counted {
+    /// A connection of its own.
+    Connection(Admitted),
+    /// A request on an HTTP/2 connection.
+    Request(Box<Entered>),
+}
+
 /// A request that has been let in, until it is over.
 pub struct Entered {
     of: Arc<Streams>,
@@ -107,6 +115,12 @@ mod tests {
         let streams = Streams::new(admission, address);
         let _first = streams.enter().map_err(|_| "it is the connection");
         assert_eq!(streams.enter().err(), Some(NoRoom::OfAddress));
+    }
+
+    /// Each subscriber has one.
+    #[test]
+    fn what_is_kept_for_each_subscriber_is_small() {
+        assert_eq!(size_of::<Counted>(), 16);
     }
 
     #[tokio::test(start_paused = true)]

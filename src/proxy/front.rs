@@ -22,7 +22,6 @@ use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsStream;
 use tracing::{debug, info};
 
 use super::Proxy;
@@ -30,17 +29,17 @@ use super::body::Answer;
 use super::forward::head;
 use super::forward::{Client, Opened, Outcome, Streamed};
 use super::headers::From;
-use super::stream::Stream;
 use super::tunnel::{self, Side, event_stream};
 use crate::listen::admission::{Admitted, NoRoom};
 use crate::listen::proxied;
 use crate::listen::refusal::{LINGER, say_later, say_no};
+use crate::listen::stream::Stream;
 use crate::reason;
 use gate::{Gate, Verdict};
 
 /// What is read of a connection at first: more than most heads have.
 const FIRST_READ: usize = 2 << 10;
-/// What stands before a connection's first request must be here by then, and each further request as well.
+/// A PROXY header must be here by then.
 const OPENING: Duration = Duration::from_secs(10);
 /// A connection waits for so long for its next request, which must be here as a whole by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -80,21 +79,21 @@ pub async fn connection(
         return open(Stream::Plain(socket), from, admitted, proxy).await;
     };
     from.https = true;
-    let accepting = timeout(OPENING, tls.accept(socket));
-    let stream = match proxy.stop.run_until_cancelled(accepting).await {
-        Some(Ok(Ok(stream))) => stream,
-        Some(Ok(Err(error))) => {
-            let reason = reason::of(&error.into());
+    let opening = Box::pin(tls.open(socket, OPENING));
+    let (stream, preface) = match proxy.stop.run_until_cancelled(opening).await {
+        Some(Ok(opened)) => opened,
+        Some(Err(error)) => {
+            let reason = reason::of(&error);
             debug!(client = %from.client, %reason, "TLS handshake failed");
             return;
         }
-        Some(Err(_)) | None => return,
+        None => return,
     };
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let stream = Stream::Tls(Box::new(TlsStream::Server(stream)));
-    match is_http2 {
-        true => Box::pin(http2::negotiated(stream, from, admitted, proxy)).await,
-        false => open(stream, from, admitted, proxy).await,
+    match preface {
+        Some(preface) => {
+            Box::pin(http2::serve(stream, preface, from, admitted, proxy)).await;
+        }
+        None => open(stream, from, admitted, proxy).await,
     }
 }
 

@@ -60,7 +60,11 @@ impl Served {
         ender: Ender,
         (tasks, publish_rate): (&TaskTracker, Option<&Arc<OfAddresses>>),
     ) -> Self {
-        let log = Arc::new(EventLog::with_origin(origin, policy.history));
+        let log = Arc::new(EventLog::named(
+            origin,
+            policy.history,
+            policy.retain.clone(),
+        ));
         let settings = &policy.subscribers;
         Self {
             via: Arc::new(Via::new(Instance {
@@ -102,6 +106,11 @@ impl Served {
                 (&self.tasks, &self.ender),
             )
         })
+    }
+
+    /// Its path, without parameters.
+    pub fn path(&self) -> &str {
+        self.name.split('?').next().unwrap_or_default()
     }
 
     /// How many subscribers there are.

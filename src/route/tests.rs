@@ -7,6 +7,7 @@ fn policy(path: &str) -> Policy {
         upstreams: vec![],
         produce: None,
         history: Limits::from(1 << 20),
+        retain: None,
         subscribers: Settings {
             ping_interval: Duration::from_secs(30),
             max_message_size: 1 << 20,
@@ -89,7 +90,7 @@ async fn whoever_comes_as_the_last_one_leaves_has_a_stream_that_stays() {
             for _ in 0..2_000 {
                 let lease = open(&routes, "/t/a");
                 tokio::task::yield_now().await;
-                let listed = routes.all()[0].list("", 9);
+                let listed = routes.all()[0].list("", 9, |_| true);
                 let origins: Vec<_> = listed.iter().map(|stream| stream.log.origin()).collect();
                 assert_eq!(origins, [lease.stream.log.origin()]);
                 assert!(!lease.stream.ender.token().is_cancelled());

@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use tokio::time::Instant;
 
 use crate::endpoint::body::Activity;
-use crate::listen::door::{Bounds, Door};
+use crate::listen::entrance::{Bounds, Entrance};
 use crate::listen::sampled::Sampled;
 use crate::source::publish::Bodies;
 
@@ -16,7 +16,7 @@ use crate::source::publish::Bodies;
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Who is let in.
-    pub door: Bounds,
+    pub entrance: Bounds,
     /// How long the first head of a request may take from when the connection is accepted, and each further one from its first
     /// byte.
     pub handshake_timeout: Duration,
@@ -33,7 +33,7 @@ pub struct Limits {
 /// Sees to the limits.
 pub struct Keeper {
     /// Lets connections in.
-    pub door: Arc<Door>,
+    pub entrance: Arc<Entrance>,
     /// As [`Limits::handshake_timeout`].
     pub handshake_timeout: Duration,
     /// As [`Limits::idle_timeout`].
@@ -53,10 +53,10 @@ pub struct Keeper {
 const STUCK: Duration = Duration::from_secs(45);
 
 impl Keeper {
-    /// Of these limits.
-    pub fn new(limits: Limits) -> Arc<Self> {
+    /// Of these limits. `is_plain`: clients do not speak TLS.
+    pub fn new(limits: Limits, is_plain: bool) -> Arc<Self> {
         Arc::new(Self {
-            door: Door::new(limits.door),
+            entrance: Entrance::new(limits.entrance, is_plain),
             handshake_timeout: limits.handshake_timeout,
             idle_timeout: limits.idle_timeout,
             max_header_size: limits.max_header_size,

@@ -5,6 +5,7 @@ mod flood;
 mod http2;
 mod publishing;
 mod requests;
+mod tls;
 
 use crate::harness::client::{Client, Head, handshake};
 use crate::harness::log::Line;

@@ -9,8 +9,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use tracing::debug;
 
 use super::output::{Output, written};
-use super::{End, warn_of};
-use crate::event::{EventId, Payload};
+use super::{End, tell_of_snapshot, warn_of};
+use crate::event::{EventId, Payload, Snapshot};
 use crate::source::websocket::login::{Login, Talk};
 use crate::source::websocket::{Heartbeat, Link, close, complaint, payload};
 use crate::wire::hop::{self, Control};
@@ -164,6 +164,13 @@ impl<'a> Messages<'a> {
             hop::Message::Event(event) => Ok(is_new(have, event.id).then_some(event.payload)),
             hop::Message::Control(Control::Gap(gap)) => {
                 warn_of(&gap, self.url);
+                Ok(None)
+            }
+            hop::Message::Control(Control::Snapshot(boundary)) => {
+                tell_of_snapshot(&boundary, self.url);
+                if let Snapshot::End { after: Some(id) } = boundary {
+                    is_new(have, id);
+                }
                 Ok(None)
             }
             _ => Ok(None),

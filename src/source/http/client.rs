@@ -28,6 +28,8 @@ use crate::wire::RESUMED;
 
 /// Server-sent events if there are any: every server of event streams has them.
 pub const EVENT_STREAM_OR_NDJSON: &str = "text/event-stream, application/x-ndjson;q=0.9";
+/// NDJSON if there is any.
+pub const NDJSON_OR_EVENT_STREAM: &str = "application/x-ndjson, text/event-stream;q=0.9";
 /// Server-sent events.
 pub const EVENT_STREAM: &str = "text/event-stream";
 /// NDJSON.
@@ -183,7 +185,7 @@ impl Client {
     async fn tls(&self) -> Result<Arc<ClientConfig>> {
         match &self.upstream.tls {
             Some(tls) => Ok(tls.clone()),
-            None => tokio::task::spawn_blocking(|| client_config(None)).await?,
+            None => tokio::task::spawn_blocking(|| client_config(None, None)).await?,
         }
     }
 

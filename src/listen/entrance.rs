@@ -1,4 +1,4 @@
-//! The door of a hop: whose connection is let in, and who is told to come later.
+//! The entrance of a hop: whose connection is let in, and who is told to come later.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,12 +20,10 @@ pub struct Bounds {
     pub of_address: OfEach<usize>,
     /// How many connections one address may make a second.
     pub handshakes: OfEach<Rate>,
-    /// Whether a client can be told in plain HTTP why it is not let in; with TLS it cannot.
-    pub is_plain: bool,
 }
 
 /// Lets clients in, as long as there is room.
-pub struct Door {
+pub struct Entrance {
     admission: Arc<Admission>,
     handshakes: OfEach<OfAddresses>,
     is_plain: bool,
@@ -33,9 +31,9 @@ pub struct Door {
     refused: [Arc<Sampled>; 3],
 }
 
-impl Door {
-    /// Lets in what is within these bounds.
-    pub fn new(bounds: Bounds) -> Arc<Self> {
+impl Entrance {
+    /// Lets in what is within these bounds. `is_plain`: a client can be told in plain HTTP why it is not let in; with TLS it cannot.
+    pub fn new(bounds: Bounds, is_plain: bool) -> Arc<Self> {
         let most = bounds.connections.unwrap_or_else(|| most_connections(1));
         let refused = || Sampled::new("connection refused");
         Arc::new(Self {
@@ -44,7 +42,7 @@ impl Door {
                 limit: OfAddresses::new(bounds.handshakes.limit),
                 on_loopback: bounds.handshakes.on_loopback,
             },
-            is_plain: bounds.is_plain,
+            is_plain,
             turning_away: TurningAway::default(),
             refused: [refused(), refused(), refused()],
         })
@@ -89,9 +87,9 @@ impl Door {
         if !self.is_plain || !self.turning_away.has_room() {
             return None;
         }
-        let door = self.clone();
+        let entrance = self.clone();
         Some(async move {
-            if let Some(_permit) = door.turning_away.permit() {
+            if let Some(_permit) = entrance.turning_away.permit() {
                 say_later(&mut socket, no_room).await;
             }
         })
@@ -107,13 +105,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn haste_counts_before_room_and_both_for_each_address() {
         let rate = Rate(NonZeroU32::new(3).expect("above 0"));
-        let door = Door::new(Bounds {
-            connections: Some(3),
-            of_address: OfEach::address(2),
-            handshakes: OfEach::address(rate),
-            is_plain: true,
-        });
-        let enter = |last: u8| door.enter(([192, 0, 2, last], 4711).into());
+        let entrance = Entrance::new(
+            Bounds {
+                connections: Some(3),
+                of_address: OfEach::address(2),
+                handshakes: OfEach::address(rate),
+            },
+            true,
+        );
+        let enter = |last: u8| entrance.enter(([192, 0, 2, last], 4711).into());
         let mut inside = vec![enter(1).expect("room"), enter(1).expect("room")];
         assert_eq!(enter(1).err(), Some(NoRoom::OfAddress));
         assert_eq!(enter(1).err(), Some(NoRoom::Haste));
