@@ -161,12 +161,10 @@ impl Context {
     /// taken over.
     pub async fn outcome(&self, request: Request<Incoming>, alone: bool) -> Outcome {
         let (request, body) = request.into_parts();
-        // Before anything is looked up or made: a stranger opens nothing.
+        // A stranger opens nothing, and does not learn what there is.
         let who = self.who(&request);
-        let target = match &who {
-            Ok(_) => self.target(&request),
-            Err(_) => Ok(Target::Index),
-        };
+        // Looking up makes nothing.
+        let target = self.target(&request);
         let about = target.as_ref().unwrap_or(&Target::Index);
         let origin = origin::of(&request, |origin| self.lets_in(origin, about));
         let granted = match (who, target) {
