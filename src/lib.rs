@@ -99,7 +99,7 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
     let scheme = if hop.tls.is_some() { "wss" } else { "ws" };
     for address in &addresses {
         let path = first.as_deref().unwrap_or_default();
-        info!(%address, url = %format_args!("{scheme}://{serving}{path}"), "listening");
+        info!(%address, url = %format_args!("{scheme}://{serving}{path}"), routes = policies.len(), "listening");
     }
     if let Some(tls) = &hop.tls {
         tasks.spawn(tls.clone().watch(stop.clone())?);

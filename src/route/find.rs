@@ -75,6 +75,13 @@ pub fn find<'a, R>(
         .clone()
         .filter(|(_, pattern)| pattern.matches(&normal))
         .max_by_key(|(_, pattern)| (!pattern.is_wildcard(), pattern.base().len()));
+    // A list is served as it is, even where a shorter pattern has all that is below.
+    let mut lists = patterns.filter(|(_, pattern)| pattern.is_wildcard());
+    let list = lists.find(|(_, pattern)| pattern.base() == normal && normal != "/");
+    let is_exact = best.is_some_and(|(_, pattern)| !pattern.is_wildcard());
+    if let Some((route, _)) = list.filter(|_| !is_exact) {
+        return Ok(Some(Place::List(route)));
+    }
     if let Some((route, pattern)) = best {
         let key = pattern.key(&normal, query).map_err(NoStream::bad)?;
         if key.name.len() > MAX_NAME {
@@ -85,7 +92,5 @@ pub fn find<'a, R>(
         }
         return Ok(Some(Place::Stream(route, key)));
     }
-    let mut lists = patterns.filter(|(_, pattern)| pattern.is_wildcard());
-    let list = lists.find(|(_, pattern)| pattern.base() == normal && normal != "/");
-    Ok(list.map(|(route, _)| Place::List(route)))
+    Ok(None)
 }

@@ -178,8 +178,9 @@ impl Context {
         let mut outcome = granted.unwrap_or_else(|refusal| {
             let status = refusal.status;
             if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-                let reason = refusal.reason.clone();
-                self.keeper.log_denied(self.address, status, reason);
+                let (method, path) = (&request.method, request.uri.path());
+                let reason = format!("{method} {path}: {}", refusal.reason);
+                self.keeper.log_denied(self.address, status, reason.into());
             }
             Outcome::Answer(refusal.into())
         });

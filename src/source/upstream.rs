@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, Error as TlsError, InvalidMessage};
+use tokio_rustls::rustls::{CertificateError, ClientConfig, Error as TlsError, InvalidMessage};
 use tokio_tungstenite::MaybeTlsStream;
 use tracing::{debug, info, warn};
 use url::Url;
@@ -193,6 +193,12 @@ fn no_tls(url: &Url, error: io::Error) -> anyhow::Error {
             ))
             .into()
         }
+        Some(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)) => anyhow::Error::new(
+            error,
+        )
+        .context(
+            "nobody that is trusted here has signed its certificate: say who has with --consume-ca",
+        ),
         _ => error.into(),
     }
 }
@@ -236,6 +242,7 @@ pub struct Presence {
     upstream: Upstream,
     url: String,
     is_lost: bool,
+    last_reason: String,
     was_connected: bool,
     via: Arc<Via>,
     number: usize,
@@ -248,6 +255,7 @@ impl Presence {
             upstream: upstream.clone(),
             url: upstream.to_string(),
             is_lost: false,
+            last_reason: String::new(),
             was_connected: false,
             via: to.via.clone(),
             number: to.number,
@@ -265,13 +273,15 @@ impl Presence {
     /// An attempt to connect has failed, or a connection has ended.
     pub fn lost(&mut self, error: &anyhow::Error) {
         let reason = self.upstream.reason(error);
+        // Another reason is news: there may be something to do about it now.
+        let is_known = std::mem::replace(&mut self.last_reason, reason.clone()) == reason;
         let refused = match verdict(error) {
             Verdict::Refused { status } => Some(status),
             Verdict::Away => None,
         };
         let refusal = refused.map(|status| (status, reason.clone()));
         self.via.lost(self.number, refusal);
-        if std::mem::replace(&mut self.is_lost, true) {
+        if std::mem::replace(&mut self.is_lost, true) && is_known {
             debug!(url = self.url, %reason, refused, "upstream still away");
         } else if self.was_connected {
             warn!(url = self.url, %reason, refused, "upstream lost");

@@ -113,5 +113,8 @@ async fn there_are_at_most_so_many() {
     drop(a);
     hop.disconnected().await;
     assert_eq!(publish(&hop, "/topics/c", "x").await, 202);
-    assert_eq!(paths(&list(&hop, "/topics/").await), ["/topics/b", "/topics/c"]);
+    assert_eq!(
+        paths(&list(&hop, "/topics/").await),
+        ["/topics/b", "/topics/c"]
+    );
 }

@@ -156,7 +156,9 @@ async fn one_that_blocks_before_it_has_joined_gets_events_as_they_come() {
     // More than a window of HTTP/2 takes.
     let sent: Vec<_> = (0..5).map(|_| Message::binary(bytes(60_000))).collect();
     for message in &sent {
-        publisher.send(masked(FIN | BINARY, &message.clone().into_data())).await;
+        publisher
+            .send(masked(FIN | BINARY, &message.clone().into_data()))
+            .await;
         publisher.message().await;
     }
     let (_, mut late) = http2.open("/events?history=all", &[]).await;
