@@ -54,6 +54,15 @@ const BODY_HEARTBEAT: Duration = Duration::from_secs(15);
 /// So much is given to a stream of HTTP/2 at a time, in bytes: a frame of the size that all take (RFC 9113, section 4.2).
 const HTTP2_PIECE: usize = 16 << 10;
 
+/// How many heartbeats may pass of which the reader of a body has taken nothing. Who pages through one in a terminal takes his
+/// time.
+pub const BODY_PATIENCE: u32 = 4;
+/// What is said of it then.
+pub const BODY_COMPLAINT: &str = "has taken nothing for four heartbeats";
+
+/// What is said of a subscriber that has fallen out of history.
+pub const PASSED_BY: &str = "too slow: history has moved past this subscriber";
+
 /// What happens to a subscriber that has fallen out of history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overload {
@@ -180,14 +189,17 @@ impl Audience {
         }
     }
 
-    /// How many heartbeats may pass without a sign of life. Who pages through a body in a terminal takes his time.
+    /// How many heartbeats may pass without a sign of life.
     fn patience(&self) -> u32 {
-        if self.format.is_body() { 4 } else { 2 }
+        match self.format.is_body() {
+            true => BODY_PATIENCE,
+            false => 2,
+        }
     }
 
     fn complaint(&self) -> &'static str {
         match self.format.is_body() {
-            true => "has taken nothing for four heartbeats",
+            true => BODY_COMPLAINT,
             false => "silent for two ping intervals",
         }
     }

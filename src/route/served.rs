@@ -38,7 +38,8 @@ pub struct Served {
     pub(super) usage: Arc<Usage>,
     /// For each format, once somebody reads it.
     fanouts: [OnceLock<Fanout>; Format::ALL.len()],
-    tasks: TaskTracker,
+    /// Knows what still runs for it.
+    pub tasks: TaskTracker,
 }
 
 /// A stream, and the right to expect that it stays.

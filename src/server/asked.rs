@@ -124,7 +124,7 @@ impl Asked<'_> {
             return Ok(Outcome::TakeOver(self.handover(lease, kind)));
         }
         let settings = &stream.policy.subscribers;
-        let body = body::follow(Follower {
+        let follower = Follower {
             log: stream.log.clone(),
             format,
             path: stream.name.clone(),
@@ -138,7 +138,8 @@ impl Asked<'_> {
             activity: self.context.activity.clone(),
             preface: preface.into(),
             subscription: joined.subscription,
-        });
+        };
+        let body = body::follow(follower, &stream.tasks);
         Ok(Outcome::Answer(with_headers(headers, body)))
     }
 

@@ -21,8 +21,8 @@ const SSE: (&str, &str) = ("Accept", "text/event-stream");
 const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 
 /// A hop with topics, and the files that say who may what.
-struct Guarded {
-    hop: Hop,
+pub struct Guarded {
+    pub hop: Hop,
     folder: TempDir,
 }
 
@@ -44,7 +44,7 @@ fn tokens() -> String {
     .concat()
 }
 
-async fn guarded(args: &[&str]) -> Guarded {
+pub async fn guarded(args: &[&str]) -> Guarded {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let path = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);
@@ -59,7 +59,7 @@ async fn guarded(args: &[&str]) -> Guarded {
 }
 
 /// A JWT (RFC 7519) with these claims.
-fn jwt(claims: &Value) -> String {
+pub fn jwt(claims: &Value) -> String {
     let part = |value: &Value| BASE64.encode(value.to_string());
     let head = part(&json!({"alg": "HS256", "typ": "JWT"}));
     let signed = format!("{head}.{}", part(claims));
@@ -68,7 +68,7 @@ fn jwt(claims: &Value) -> String {
     format!("{signed}.{}", BASE64.encode(signature.as_ref()))
 }
 
-fn now() -> i64 {
+pub fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.expect("a clock").as_secs() as i64
 }
