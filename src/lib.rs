@@ -54,6 +54,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use cli::config::ConfigFile;
 use cli::{Hop, Role};
 use event::Origin;
 use listen::Listeners;
@@ -102,14 +103,16 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
         info!(%address, url = %format_args!("{scheme}://{serving}{path}"), routes = policies.len(), "listening");
     }
     if let Some(tls) = &hop.tls {
-        tasks.spawn(tls.clone().watch(stop.clone())?);
-    }
-    if let Some(auth) = &hop.auth {
-        tasks.spawn(auth.clone().reload_on_hangup(stop.clone())?);
+        tasks.spawn(tls.clone().watch(stop.clone()));
     }
     let own = (Origin::random(), &*serving);
     let routes = Arc::new(Routes::start(policies, own, (&tasks, &stop)));
-    let reloading = reload::on_hangup(hangups, hop.file, routes.clone(), addresses);
+    let files = reload::Files {
+        auth: hop.auth.clone(),
+        tls: hop.tls.clone(),
+        routes: hop.file.map(ConfigFile::left_alone),
+    };
+    let reloading = reload::on_hangup(hangups, files, routes.clone(), addresses);
     let stopped = stop.clone();
     tasks.spawn(async move { stopped.run_until_cancelled(reloading).await });
     let door = Door {

@@ -412,6 +412,7 @@ impl Route {
             (&self.own.tasks, self.publish_rate.as_ref()),
         ));
         let upstreams = policy.upstreams.iter().map(|template| Upstream {
+            within: policy.pattern.upstreams(&template.url),
             url: policy.pattern.upstream(&template.url, key),
             ..template.clone()
         });

@@ -168,6 +168,17 @@ impl Pattern {
         url
     }
 
+    /// What all upstreams of a template are below, where a client says which one it is: host and path.
+    pub fn upstreams(&self, template: &Url) -> Option<Url> {
+        self.is_on_demand().then(|| {
+            let mut base = template.clone();
+            let path = template.path();
+            base.set_path(path.strip_suffix('*').unwrap_or(path));
+            base.set_query(None);
+            base
+        })
+    }
+
     /// Whether an upstream's URL fits: a star at the end of its path where there is one here, and nowhere else.
     pub fn check_upstream(&self, template: &Url) -> Result<(), &'static str> {
         let star = template.path().find('*');

@@ -40,6 +40,9 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Upstream {
     /// `ws://`, `wss://`, `http://` or `https://`.
     pub url: Url,
+    /// Where redirects may lead, if not anywhere: a client says the path, and must not say more than that with the help of a
+    /// server that redirects wherever it is told to.
+    pub within: Option<Url>,
     /// What stands in the URL for variables of the environment, as they are and as in a URL: secrets, perhaps.
     pub variables: Vec<String>,
     /// Sent with each handshake or request.
@@ -99,6 +102,17 @@ impl Upstream {
         secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
         self.talk.secrets(&mut secrets);
         secrets
+    }
+
+    /// Whether a redirect to this URL may be followed.
+    pub fn admits(&self, to: &Url) -> bool {
+        self.within.as_ref().is_none_or(|within| {
+            let rest = to.path().strip_prefix(within.path());
+            let is_below = rest.is_some_and(|rest| {
+                rest.is_empty() || rest.starts_with('/') || within.path().ends_with('/')
+            });
+            to.origin() == within.origin() && is_below
+        })
     }
 
     /// Whether this URL plainly leads to one of these addresses. A name other than localhost is not looked up.
@@ -329,6 +343,7 @@ mod tests {
     fn what_stands_for_a_variable_is_not_shown() {
         let upstream = Upstream {
             url: Url::parse("wss://h/k%201234/abc?k%201234").expect("a URL"),
+            within: None,
             variables: vec!["k 1234".into(), "k%201234".into(), "abc".into()],
             headers: Vec::new(),
             talk: Talk::default(),

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::harness::authority::Authority;
 use crate::harness::client::body::Stream;
 use crate::harness::client::{Client, HANDSHAKE, Head, request};
 use crate::harness::frame::TEXT;
@@ -378,4 +379,22 @@ async fn everyone_publishes_on_this_machine_only() {
         // It listens.
         drop(Hop::start(args).await);
     }
+}
+
+#[tokio::test]
+async fn certificates_say_who_may_publish_too() {
+    let authority = Authority::new();
+    let [cert, key, ca] =
+        ["server.pem", "server-key.pem", "ca.pem"].map(|name| authority.file(name));
+    let tls = ["--tls-cert", &*cert, "--tls-key", &*key];
+    let exposed = [
+        &["--accept-publish", "--serve-address", "0.0.0.0:0"],
+        &tls[..],
+    ]
+    .concat();
+    let refused = crate::harness::wsevent::output(&exposed, &[]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("--tls-client-ca"), "{said}");
+    drop(Hop::start(&[&exposed[..], &["--tls-client-ca", &ca]].concat()).await);
 }

@@ -142,6 +142,14 @@ impl Client {
                 .map_err(|error| Unfit(format!("{status}: {}", reason::of(&error))))?;
             let to = self.upstream.shown(&next);
             debug!(from = self.upstream.shown(url), to, %status, "redirected");
+            if let Some(within) = self.upstream.within.as_ref()
+                && !self.upstream.admits(&next)
+            {
+                let within = self.upstream.shown(within);
+                bail!(Unfit(format!(
+                    "{status}: redirected to {to}, and where clients say the path only redirects below {within} are followed"
+                )));
+            }
             if seen.contains(&next) {
                 bail!(Unfit(format!("redirected in a circle, to {to} again")));
             }

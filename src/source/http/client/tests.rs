@@ -10,6 +10,7 @@ async fn silent(headers: &str) -> (Stream, TcpStream) {
     let address = listener.local_addr().expect("an address");
     let upstream = Upstream {
         url: Url::parse(&format!("http://{address}/")).expect("a URL"),
+        within: None,
         variables: vec![],
         headers: vec![],
         talk: Talk::default(),
