@@ -1,12 +1,7 @@
 //! Who may what: tokens, wherever a request carries them, and what they open.
 
-use std::fmt::Write;
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use ring::{digest, hmac};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -15,23 +10,15 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::harness::client::body::Stream;
 use crate::harness::client::{Client, HANDSHAKE, Head, request};
 use crate::harness::frame::TEXT;
+use crate::harness::tokens::{SECRET, jwt, line, now};
 use crate::harness::wsevent::Hop;
 
 const SSE: (&str, &str) = ("Accept", "text/event-stream");
-const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 
 /// A hop with topics, and the files that say who may what.
 struct Guarded {
     hop: Hop,
     folder: TempDir,
-}
-
-fn line(name: &str, token: &str, paths: &str, rights: &str) -> String {
-    let mut hash = String::new();
-    for byte in digest::digest(&digest::SHA256, token.as_bytes()).as_ref() {
-        write!(hash, "{byte:02x}").expect("a String takes all");
-    }
-    format!("{name}:{hash}:{paths}:{rights}\n")
 }
 
 fn tokens() -> String {
@@ -56,21 +43,6 @@ async fn guarded(args: &[&str]) -> Guarded {
     let files = ["--auth-token-file", &tokens, "--jwt-keys", &keys];
     let hop = Hop::start(&[&route[..], &files, args].concat()).await;
     Guarded { hop, folder }
-}
-
-/// A JWT (RFC 7519) with these claims.
-fn jwt(claims: &Value) -> String {
-    let part = |value: &Value| BASE64.encode(value.to_string());
-    let head = part(&json!({"alg": "HS256", "typ": "JWT"}));
-    let signed = format!("{head}.{}", part(claims));
-    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET);
-    let signature = hmac::sign(&key, signed.as_bytes());
-    format!("{signed}.{}", BASE64.encode(signature.as_ref()))
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.expect("a clock").as_secs() as i64
 }
 
 impl Guarded {
