@@ -319,9 +319,11 @@ impl Route {
         }
     }
 
-    /// How many streams there are.
-    pub fn count(&self) -> usize {
-        self.lock().served.len()
+    /// How many of its streams are `wanted`.
+    pub fn count(&self, wanted: impl Fn(&Served) -> bool) -> usize {
+        let streams = self.lock();
+        let mut all = streams.served.values();
+        all.by_ref().filter(|stream| wanted(stream)).count()
     }
 
     /// The streams whose names come behind `after` and that are `wanted`, in order, and at most so many.

@@ -150,19 +150,21 @@ impl Wanted {
                 .finish();
             format!("{path}?{query}")
         });
-        let on_demand = listed
-            .iter()
-            .filter(|route| route.policy.pattern.is_on_demand());
+        let on_demand = listed.iter().filter(|route| {
+            let pattern = &route.policy.pattern;
+            pattern.is_on_demand() && who.may_see(pattern)
+        });
         let route = |route: &Arc<Route>| page::Route {
             path: route.policy.pattern.to_string(),
-            streams: route.count(),
-            publish: route.policy.subscribers.accept_publish,
+            streams: route.count(may_see),
+            publish: route.policy.subscribers.accept_publish
+                && who.may_somewhere(Right::Publish, &route.policy.pattern),
         };
         let index = Index {
             instance: routes.instance().to_string(),
             address: routes.address(),
             routes: on_demand.map(route).collect(),
-            streams: streams.iter().map(|stream| entry(stream)).collect(),
+            streams: streams.iter().map(|stream| entry(stream, who)).collect(),
             next,
         };
         index.json()
@@ -181,12 +183,13 @@ fn of(routes: &Routes, target: &str) -> Option<Arc<Served>> {
     }
 }
 
-fn entry(stream: &Served) -> Stream {
+/// What `who` may know of a stream: whether it takes events, too, is about them.
+fn entry(stream: &Served, who: &Who) -> Stream {
     Stream::new(
         &stream.name,
         &stream.log,
         &stream.via,
         stream.subscriber_count(),
-        stream.publisher.is_some(),
+        stream.publisher.is_some() && who.may(Right::Publish, stream.path()),
     )
 }

@@ -146,7 +146,7 @@ impl Context {
         // Before anything is looked up or made: a stranger opens nothing.
         let who = self.who(&request);
         let target = match &who {
-            Ok(_) => self.target(&request),
+            Ok(who) => self.target(&request, who),
             Err(_) => Ok(Target::Index),
         };
         let about = target.as_ref().unwrap_or(&Target::Index);
@@ -216,8 +216,8 @@ impl Context {
         }
     }
 
-    /// What a request is about.
-    fn target(&self, request: &Parts) -> Result<Target, Refusal> {
+    /// What a request is about. If there is no such thing, who asks is told what there is for them.
+    fn target(&self, request: &Parts, who: &Who) -> Result<Target, Refusal> {
         if !http_message::has_known_coding(request) {
             return Err(refusal(
                 StatusCode::NOT_IMPLEMENTED,
@@ -233,7 +233,8 @@ impl Context {
             _ => {
                 let routes = self.routes.all();
                 let patterns = routes.iter().map(|route| &route.policy.pattern);
-                return Err(NoStream::at_all(patterns).into());
+                let seen = patterns.filter(|pattern| who.may_see(pattern));
+                return Err(NoStream::at_all(seen).into());
             }
         })
     }

@@ -138,14 +138,19 @@ async fn lists_show_what_one_may_see() {
             202
         );
     }
-    for (token, expected) in [
+    for (token, expected, publishes) in [
         (
             Some("reads"),
             &["/topics/a", "/topics/b", "/topics/open"][..],
+            "",
         ),
-        (Some("does-both"), &["/topics/a", "/topics/open"]),
-        (Some("feeds"), &["/topics/open"]),
-        (None, &["/topics/open"]),
+        (
+            Some("does-both"),
+            &["/topics/a", "/topics/open"],
+            "/topics/a",
+        ),
+        (Some("feeds"), &["/topics/open"], "*"),
+        (None, &["/topics/open"], ""),
     ] {
         for target in ["/", "/topics/"] {
             let bearer = format!("Bearer {}", token.unwrap_or_default());
@@ -158,7 +163,56 @@ async fn lists_show_what_one_may_see() {
             let paths = list["streams"].as_array().expect("a list");
             let paths: Vec<_> = paths.iter().map(|stream| &stream["path"]).collect();
             assert_eq!(paths, expected, "{target} {token:?}");
+            let route =
+                json!({"path": "/topics/*", "streams": expected.len(), "publish": publishes != ""});
+            assert_eq!(list["routes"], json!([route]), "{target} {token:?}");
+            for stream in list["streams"].as_array().expect("a list") {
+                assert_eq!(
+                    stream["publish"],
+                    stream["path"] == publishes || publishes == "*"
+                );
+            }
         }
+    }
+}
+
+/// Whoever may do nothing there does not get to know of a route.
+#[tokio::test]
+async fn routes_are_named_to_those_who_may_do_something_there() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
+    let lines = [
+        line("one", "of-one", "/one/a,/news", "subscribe"),
+        line("two", "of-two", "/two/*", "publish"),
+        line("none", "of-none", "/three/*,/one", "subscribe,publish"),
+    ];
+    fs::write(path("tokens"), lines.concat()).expect("the folder is ours");
+    let routes = ["/one/*", "/two/*", "/news"]
+        .map(|path| format!("[[route]]\nserve-path = \"{path}\"\naccept-publish = true\n"));
+    let config = format!(
+        "auth-token-file = {:?}\n{}",
+        path("tokens"),
+        routes.concat()
+    );
+    fs::write(path("config"), config).expect("the folder is ours");
+    let hop = Hop::start(&["--config", &path("config")]).await;
+    for (token, listed, named) in [
+        ("of-one", &["/one/*"][..], "; what there is: /one/* /news"),
+        ("of-two", &["/two/*"], "; what there is: /two/*"),
+        ("of-none", &[], ""),
+    ] {
+        let bearer = format!("Bearer {token}");
+        let mut client = Client::connect(hop.address).await;
+        let (_, list) = client.get("/", &[("Authorization", &bearer)]).await;
+        let list: Value = serde_json::from_str(&list).expect("JSON");
+        let routes = list["routes"].as_array().expect("a list");
+        let routes: Vec<_> = routes.iter().map(|route| &route["path"]).collect();
+        assert_eq!(routes, listed, "{token}");
+        let (head, said) = client.get("/x", &[("Authorization", &bearer)]).await;
+        assert_eq!(
+            (head.status, said),
+            (404, format!("there is no stream at this path{named}\n"))
+        );
     }
 }
 
