@@ -163,8 +163,7 @@ async fn lists_show_what_one_may_see() {
             let paths = list["streams"].as_array().expect("a list");
             let paths: Vec<_> = paths.iter().map(|stream| &stream["path"]).collect();
             assert_eq!(paths, expected, "{target} {token:?}");
-            let route =
-                json!({"path": "/topics/*", "streams": expected.len(), "publish": publishes != ""});
+            let route = json!({"path": "/topics/*", "streams": expected.len(), "publish": !publishes.is_empty()});
             assert_eq!(list["routes"], json!([route]), "{target} {token:?}");
             for stream in list["streams"].as_array().expect("a list") {
                 assert_eq!(
