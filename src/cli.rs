@@ -6,6 +6,7 @@ pub mod check;
 pub mod config;
 mod connect;
 pub mod explain;
+mod limits;
 mod proxy;
 mod retain;
 mod route;
@@ -77,6 +78,8 @@ pub struct Hop {
     pub routes: Vec<Policy>,
     /// Says who may what; none if everyone may everything.
     pub auth: Option<Arc<Auth>>,
+    /// What clients may cost.
+    pub limits: crate::server::limits::Limits,
     /// How long stopping may take.
     pub drain: Duration,
     /// TLS for clients.
@@ -286,8 +289,13 @@ fn hop(args: HopArgs, matches: &ArgMatches, routes: Option<Vec<Policy>>) -> Usag
         Some(routes) => routes,
         None => vec![route::policy(args.route, &path, matches)?],
     };
+    let sizes = routes
+        .iter()
+        .map(|route| route.subscribers.max_message_size);
+    let largest = sizes.max().unwrap_or_default();
     let hop = Hop {
         auth: auth::auth(&args.auth, matches)?,
+        limits: args.limits.limits(largest)?,
         routes,
         address,
         drain,

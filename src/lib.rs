@@ -117,7 +117,7 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
         auth: hop.auth,
         routes,
     };
-    server::serve(listeners, door, tasks.clone(), stop).await;
+    server::serve(listeners, door, hop.limits, tasks.clone(), stop).await;
     shutdown::drain(&tasks, hop.drain).await;
     Ok(())
 }

@@ -25,10 +25,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::endpoint::fanout::{Ender, Farewell, Settings};
 use crate::event::Origin;
+use crate::listen::rate::OfAddresses;
 use crate::source::produce::Produce;
 use crate::source::upstream::Upstream;
 use crate::source::{Destination, Source};
@@ -167,6 +168,8 @@ struct Table {
 pub struct Route {
     /// What holds for all of them.
     pub policy: Arc<Policy>,
+    /// How often each address may publish to them.
+    publish_rate: Option<Arc<OfAddresses>>,
     own: Own,
     /// Ends them when the route goes.
     gone: Ender,
@@ -285,7 +288,9 @@ impl Routes {
 
 impl Route {
     fn new(policy: Policy, own: Own) -> Arc<Self> {
+        let publish_rate = policy.subscribers.max_publish_rate;
         Arc::new(Self {
+            publish_rate: publish_rate.map(|rate| Arc::new(OfAddresses::new(rate))),
             policy: Arc::new(policy),
             gone: Ender::new(&own.stop),
             own,
@@ -369,7 +374,6 @@ impl Route {
         if streams.served.len() >= self.policy.max_streams {
             let most = self.policy.max_streams;
             let reason = format!("there are {most} streams here already, the most that may be");
-            warn!(route = %self.policy.pattern, stream = %key.name, reason, "stream refused");
             return Err(NoStream {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 reason,
@@ -411,7 +415,7 @@ impl Route {
             policy.clone(),
             (log, &self.own.address),
             self.gone.child(),
-            &self.own.tasks,
+            (&self.own.tasks, self.publish_rate.as_ref()),
         ));
         let upstreams = policy.upstreams.iter().map(|template| Upstream {
             url: policy.pattern.upstream(&template.url, key),

@@ -10,6 +10,7 @@ use super::check::CheckArgs;
 use super::config::ConfigArgs;
 use super::connect::ConnectArgs;
 use super::explain::ExplainArgs;
+use super::limits::LimitArgs;
 use super::proxy::ProxyArgs;
 use super::route::RouteArgs;
 use super::tls::TlsArgs;
@@ -104,6 +105,10 @@ pub struct HopArgs {
     /// Where many routes are described
     #[command(flatten)]
     pub config: ConfigArgs,
+
+    /// What clients may cost the process
+    #[command(flatten)]
+    pub limits: LimitArgs,
 
     /// TLS in front
     #[command(flatten)]

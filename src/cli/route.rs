@@ -6,6 +6,7 @@ use clap::ArgMatches;
 use clap::builder::BoolishValueParser;
 
 use super::connect::{ConnectArgs, EventUrl, connect, event_url, none_to_reach};
+use super::limits::{RouteLimitArgs, max_publish_rate};
 use super::retain::RetainArgs;
 use super::{Usage, given, is_from_variable, lines, values};
 use crate::endpoint::fanout::{Overload, Settings};
@@ -135,6 +136,10 @@ pub struct RouteArgs {
     /// How to reach upstreams
     #[command(flatten)]
     pub connect: ConnectArgs,
+
+    /// What clients may cost each stream
+    #[command(flatten)]
+    pub limits: RouteLimitArgs,
 }
 
 /// What the flags say, if it fits together. `path` is the path to serve, and `key` what else names a stream.
@@ -187,6 +192,7 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
             max_message_size: args.connect.max_message_size,
             overload: args.overload,
             accept_publish: args.accept_publish,
+            max_publish_rate: max_publish_rate(&args.limits, args.accept_publish, matches)?,
         },
         origins,
         linger: args.linger,

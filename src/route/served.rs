@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Policy;
 use crate::endpoint::fanout::{Ender, Fanout};
+use crate::listen::rate::OfAddresses;
 use crate::source::publish::Publisher;
 use crate::stream::EventLog;
 use crate::stream::usage::{Usage, User};
@@ -49,13 +50,14 @@ pub struct Lease {
 }
 
 impl Served {
-    /// The stream in `log`. `address` is where this instance serves, in its own words.
+    /// The stream in `log`. `address` is where this instance serves, in its own words; `publish_rate` is how often each address
+    /// may publish to all streams of its route.
     pub(super) fn new(
         name: Arc<str>,
         policy: Arc<Policy>,
         (log, address): (Arc<EventLog>, &str),
         ender: Ender,
-        tasks: &TaskTracker,
+        (tasks, publish_rate): (&TaskTracker, Option<&Arc<OfAddresses>>),
     ) -> Self {
         let settings = &policy.subscribers;
         Self {
@@ -63,9 +65,10 @@ impl Served {
                 id: log.origin(),
                 address: address.into(),
             })),
-            publisher: settings
-                .accept_publish
-                .then(|| Publisher::new(log.clone(), settings.max_message_size)),
+            publisher: settings.accept_publish.then(|| {
+                let rate = publish_rate.cloned();
+                Publisher::new(log.clone(), settings.max_message_size, rate)
+            }),
             name,
             policy,
             log,

@@ -11,6 +11,7 @@ fn policy(path: &str) -> Policy {
         subscribers: Settings {
             ping_interval: Duration::from_secs(30),
             max_message_size: 1 << 20,
+            max_publish_rate: None,
             overload: Overload::Disconnect,
             accept_publish: true,
         },

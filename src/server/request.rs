@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use super::asked::Asked;
+use super::limits::Keeper;
 use super::list;
 use super::origin::{self, Origin};
 use super::who::Who;
@@ -23,6 +24,7 @@ use crate::endpoint::websocket::handshake;
 use crate::endpoint::websocket::input::Unheard;
 use crate::event::Labels;
 use crate::http_message;
+use crate::listen::admission::NoRoom;
 use crate::route::find::{NoStream, Place};
 use crate::route::pattern::Key;
 use crate::route::served::Lease;
@@ -73,6 +75,8 @@ pub struct Context {
     pub stop: CancellationToken,
     /// Notes that it gets on.
     pub activity: Arc<Activity>,
+    /// Sees to the limits of the process.
+    pub keeper: Arc<Keeper>,
 }
 
 /// A request that is not granted.
@@ -92,7 +96,21 @@ pub(super) fn refusal(status: StatusCode, reason: impl Into<Cow<'static, str>>) 
 
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
-        refusal(refused.status, refused.reason)
+        let retry_after = refused.retry_after.map(HeaderValue::from);
+        Self {
+            headers: Vec::from_iter(retry_after.map(|seconds| (header::RETRY_AFTER, seconds))),
+            ..refusal(refused.status, refused.reason)
+        }
+    }
+}
+
+impl From<NoRoom> for Refusal {
+    fn from(no_room: NoRoom) -> Self {
+        let seconds = HeaderValue::from(no_room.retry_after());
+        Self {
+            headers: vec![(header::RETRY_AFTER, seconds)],
+            ..refusal(no_room.status(), no_room.reason())
+        }
     }
 }
 
@@ -159,11 +177,24 @@ impl Context {
                     .await
             }
         };
-        let mut outcome = granted.unwrap_or_else(|refusal| Outcome::Answer(refusal.into()));
+        let mut outcome = granted.unwrap_or_else(|refusal| {
+            let status = refusal.status;
+            if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                let reason = refusal.reason.clone();
+                self.keeper.log_denied(self.address, status, reason);
+            }
+            Outcome::Answer(refusal.into())
+        });
         if let Outcome::Answer(response) = &mut outcome {
             origin.let_read(response.headers_mut());
         }
         outcome
+    }
+
+    /// The answer to a request on an HTTP/2 connection for which there is no room.
+    pub fn no_room(&self, no_room: NoRoom) -> Response<Body> {
+        self.keeper.entrance.log(self.address, no_room);
+        Refusal::from(no_room).into()
     }
 
     async fn granted(

@@ -13,6 +13,7 @@ mod frames;
 mod handshake;
 mod harness;
 mod http_source;
+mod limits;
 mod links;
 mod login;
 mod on_demand;

@@ -7,8 +7,7 @@ use super::File;
 use crate::harness::client::Client;
 use crate::harness::events::{assert_same, numbered};
 use crate::harness::upstream::Upstream;
-use crate::harness::wsevent::Hop;
-use crate::subscribers::allow_many_files;
+use crate::harness::wsevent::{Hop, allow_many_files};
 
 const RELOADED: &str = "routes loaded again";
 const KEPT: &str = "cannot load the routes again, the old ones stay";

@@ -106,5 +106,5 @@ async fn there_are_at_most_so_many() {
     let (head, reason) = client.get("/topics/d", &[SSE]).await;
     assert_eq!((head.status, head.header("retry-after")), (503, "5"));
     assert!(reason.contains("2 streams"), "{reason}");
-    hop.logged("stream refused").await;
+    hop.logged("request refused").await;
 }
