@@ -381,6 +381,8 @@ impl Route {
         }
         let inherited = streams.inherited.remove(&key.name);
         let log = inherited.unwrap_or_else(|| self.new_log(Origin::random()));
+        // Before anything else that the log says of it.
+        info!(stream = %key.name, "stream opened");
         let stream = self.begin(key, log);
         streams.served.insert(key.name.clone(), stream.clone());
         let lease = stream.lease();
@@ -429,6 +431,7 @@ impl Route {
                 log: stream.log.clone(),
                 via: stream.via.clone(),
                 number,
+                on_demand: policy.pattern.is_on_demand(),
             };
             let stop = stream.ender.token().clone();
             self.own.tasks.spawn(source.run(to, stop));
@@ -438,7 +441,6 @@ impl Route {
 
     /// The life of a stream on demand.
     async fn while_used(self: Arc<Self>, stream: Arc<Served>) {
-        info!(stream = %stream.name, "stream opened");
         let reason = tokio::select! {
             () = self.unused_for_long(&stream) => "unused".into(),
             refusal = stream.via.refused(DOUBTED) => {

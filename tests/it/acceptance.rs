@@ -17,8 +17,7 @@ use crate::harness::client::{Client, HANDSHAKE, request};
 use crate::harness::frame::{CLOSE, close_payload};
 use crate::harness::http2::Http2;
 use crate::harness::tokens::{SECRET, jwt, line, now};
-use crate::harness::wsevent::Hop;
-use crate::subscribers::allow_many_files;
+use crate::harness::wsevent::{Hop, allow_many_files};
 use nchan::Nchan;
 
 /// How the upstream is read, which is also what its channels and our paths begin with.

@@ -262,6 +262,11 @@ async fn on_a_websocket_one_may_listen_and_not_speak() {
     assert_eq!(reader.message().await, Message::text("spoken"));
     reader.send_frame(TEXT, b"not heard").await;
     assert_eq!(reader.closed().await, 1008);
+    let closed = guarded.hop.disconnected().await;
+    assert_eq!(
+        closed.field("reason"),
+        "you have no right to publish at this path"
+    );
     assert_eq!(both.message().await, Message::text("spoken"));
     both.send_frame(TEXT, b"next").await;
     assert_eq!(both.message().await, Message::text("next"));

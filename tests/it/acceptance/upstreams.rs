@@ -133,6 +133,9 @@ async fn what_an_upstream_refuses_is_told_to_those_who_wait() {
             }
         }
     }
+    // They are not tried again.
+    let tried_again = hop.count("cannot reach upstream, trying again");
+    assert_eq!(tried_again, 0, "{}", hop.log);
     let log = hop.log.to_string();
     assert!(
         !log.contains("wr0ng-one") && !log.contains(PASSWORD),
