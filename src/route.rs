@@ -13,7 +13,7 @@ pub mod path;
 pub mod pattern;
 pub mod served;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -185,6 +185,8 @@ struct Streams {
     served: BTreeMap<Arc<str>, Arc<Served>>,
     /// Those that upstreams do not have, and until when that is known.
     refused: BTreeMap<Arc<str>, (Refusal, Instant)>,
+    /// The same, those first that are known for longest.
+    refused_order: VecDeque<(Arc<str>, Instant)>,
     /// Those of a former route of this pattern, for the first who asks.
     inherited: Logs,
 }
@@ -260,14 +262,14 @@ impl Routes {
                 self.own.tasks.spawn(heir.clone().disown());
             }
         }
-        *table = Arc::new(Table { routes });
-        drop(table);
+        // Before anybody can ask for them: a stream that is always there is made once, and as such.
         let mut name = is_first.then_some(self.own.instance);
         for route in &added {
             if !route.policy.pattern.is_on_demand() {
                 route.open_always(name.take().unwrap_or_else(Origin::random));
             }
         }
+        *table = Arc::new(Table { routes });
         (added.len(), former.len())
     }
 
@@ -331,18 +333,12 @@ impl Route {
         all.by_ref().filter(|stream| wanted(stream)).count()
     }
 
-    /// The streams whose names come behind `after` and that are `wanted`, in order, and at most so many.
-    pub fn list(
-        &self,
-        after: &str,
-        most: usize,
-        wanted: impl Fn(&Served) -> bool,
-    ) -> Vec<Arc<Served>> {
+    /// The streams whose names come behind `after`, in order, and at most so many.
+    pub fn list(&self, after: &str, most: usize) -> Vec<Arc<Served>> {
         let streams = self.lock();
         let behind = (Bound::Excluded(after), Bound::Unbounded);
         let behind = streams.served.range::<str, _>(behind);
-        let wanted = behind.filter(|(_, stream)| wanted(stream));
-        wanted
+        behind
             .map(|(_, stream)| stream.clone())
             .take(most)
             .collect()
@@ -371,7 +367,7 @@ impl Route {
                 reason: "this route has just changed: try again".to_owned(),
             });
         }
-        if streams.served.len() >= self.policy.max_streams {
+        if streams.served.len() >= self.policy.max_streams && !streams.make_room() {
             let most = self.policy.max_streams;
             let reason = format!("there are {most} streams here already, the most that may be");
             return Err(NoStream {
@@ -448,7 +444,7 @@ impl Route {
                 refusal.reason
             }
             () = stream.ender.token().cancelled() => {
-                self.lock().served.remove(&stream.name);
+                self.lock().remove(&stream);
                 stream.ender.farewell().reason.as_ref().into()
             }
         };
@@ -457,35 +453,29 @@ impl Route {
     }
 
     /// Waits until nobody has used a stream for as long as it may linger, and takes it out.
-    async fn unused_for_long(&self, stream: &Served) {
+    async fn unused_for_long(&self, stream: &Arc<Served>) {
         loop {
             stream.usage.becomes(true).await;
+            let since = stream.usage.unused_since();
             let used = stream.usage.becomes(false);
-            if timeout(self.policy.linger, used).await.is_ok() {
+            let lingers = self.policy.linger.saturating_sub(since.elapsed());
+            if timeout(lingers, used).await.is_ok() {
                 continue;
             }
             // Under the lock: nobody comes to a stream that is not in the list.
             let mut streams = self.lock();
-            if stream.usage.is_unused() {
-                streams.served.remove(&stream.name);
+            if stream.usage.is_unused() && stream.usage.unused_since() == since {
+                streams.remove(stream);
                 return;
             }
         }
     }
 
     /// There is no such stream upstream: those who wait for it are told, and those who ask in the next moment.
-    fn refuse(&self, stream: &Served, refusal: &Refusal) {
+    fn refuse(&self, stream: &Arc<Served>, refusal: &Refusal) {
         let mut streams = self.lock();
-        streams.served.remove(&stream.name);
-        if streams.refused.len() >= MAX_REFUSED {
-            let now = Instant::now();
-            streams.refused.retain(|_, (_, until)| now < *until);
-        }
-        if streams.refused.len() < MAX_REFUSED {
-            let until = Instant::now() + REMEMBERED;
-            let refused = (refusal.clone(), until);
-            streams.refused.insert(stream.name.clone(), refused);
-        }
+        streams.remove(stream);
+        streams.refuse(&stream.name, refusal);
         drop(streams);
         // The private codes of RFC 6455, section 7.4.2, with the status in them.
         let code = CloseCode::from(4_000 + refusal.status % 1_000);
@@ -493,6 +483,55 @@ impl Route {
             code,
             reason: refusal.reason.to_string().into(),
         });
+    }
+}
+
+impl Streams {
+    /// Takes a stream out, if it is still the one with its name.
+    fn remove(&mut self, stream: &Arc<Served>) {
+        let served = self.served.get(&stream.name);
+        if served.is_some_and(|served| Arc::ptr_eq(served, stream)) {
+            self.served.remove(&stream.name);
+        }
+    }
+
+    /// Lets go of the stream that nobody has used for longest. Whether there was one.
+    fn make_room(&mut self) -> bool {
+        let unused = self
+            .served
+            .values()
+            .filter(|stream| stream.usage.is_unused());
+        let longest = unused.min_by_key(|stream| stream.usage.unused_since());
+        let Some(stream) = longest.cloned() else {
+            return false;
+        };
+        self.remove(&stream);
+        stream.ender.end(Farewell {
+            code: CloseCode::Away,
+            reason: "unused, and another one needs its place".into(),
+        });
+        true
+    }
+
+    /// Remembers for a moment that an upstream does not have a stream.
+    fn refuse(&mut self, name: &Arc<str>, refusal: &Refusal) {
+        let now = Instant::now();
+        while let Some((oldest, until)) = self.refused_order.front()
+            && (*until <= now || self.refused_order.len() >= MAX_REFUSED)
+        {
+            // Unless it has been refused again since.
+            if self
+                .refused
+                .get(oldest)
+                .is_some_and(|(_, latest)| latest == until)
+            {
+                self.refused.remove(oldest);
+            }
+            self.refused_order.pop_front();
+        }
+        let until = now + REMEMBERED;
+        self.refused.insert(name.clone(), (refusal.clone(), until));
+        self.refused_order.push_back((name.clone(), until));
     }
 }
 

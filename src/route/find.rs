@@ -10,6 +10,9 @@ use super::pattern::{Key, Pattern};
 /// So many routes are named to whoever asks for something else.
 const MAX_NAMED: usize = 20;
 
+/// The longest name of a stream, in bytes. Names are kept and logged, and strangers make them.
+const MAX_NAME: usize = 1 << 10;
+
 /// What is at a path.
 #[derive(Debug)]
 pub enum Place<R> {
@@ -76,6 +79,12 @@ pub fn find<'a, R>(
         .max_by_key(|(_, pattern)| (!pattern.is_wildcard(), pattern.base().len()));
     if let Some((route, pattern)) = best {
         let key = pattern.key(&normal, query).map_err(NoStream::bad)?;
+        if key.name.len() > MAX_NAME {
+            return Err(NoStream {
+                status: StatusCode::URI_TOO_LONG,
+                reason: format!("the name of a stream has at most {MAX_NAME} bytes"),
+            });
+        }
         return Ok(Some(Place::Stream(route, key)));
     }
     let mut lists = patterns.filter(|(_, pattern)| pattern.is_wildcard());

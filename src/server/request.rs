@@ -161,12 +161,10 @@ impl Context {
     /// taken over.
     pub async fn outcome(&self, request: Request<Incoming>, alone: bool) -> Outcome {
         let (request, body) = request.into_parts();
-        // Before anything is looked up or made: a stranger opens nothing.
+        // A stranger opens nothing, and does not learn what there is.
         let who = self.who(&request);
-        let target = match &who {
-            Ok(who) => self.target(&request, who),
-            Err(_) => Ok(Target::Index),
-        };
+        // Looking up makes nothing.
+        let target = self.target(&request, who.as_ref().ok());
         let about = target.as_ref().unwrap_or(&Target::Index);
         let origin = origin::of(&request, |origin| self.lets_in(origin, about));
         let granted = match (who, target) {
@@ -248,7 +246,7 @@ impl Context {
     }
 
     /// What a request is about. If there is no such thing, who asks is told what there is for them.
-    fn target(&self, request: &Parts, who: &Who) -> Result<Target, Refusal> {
+    fn target(&self, request: &Parts, who: Option<&Who>) -> Result<Target, Refusal> {
         if !http_message::has_known_coding(request) {
             return Err(refusal(
                 StatusCode::NOT_IMPLEMENTED,
@@ -264,7 +262,7 @@ impl Context {
             _ => {
                 let routes = self.routes.all();
                 let patterns = routes.iter().map(|route| &route.policy.pattern);
-                let seen = patterns.filter(|pattern| who.may_see(pattern));
+                let seen = patterns.filter(|pattern| who.is_some_and(|who| who.may_see(pattern)));
                 return Err(NoStream::at_all(seen).into());
             }
         })

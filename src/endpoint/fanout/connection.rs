@@ -183,6 +183,11 @@ impl Connection {
         socket.expect("whoever asks has not been given it")
     }
 
+    /// Whether its own task does all of the writing.
+    pub fn writes_itself(&self) -> bool {
+        self.socket.is_none()
+    }
+
     /// Whether it wants to be woken by events. Who is writing just now may miss what comes, so he does.
     pub fn wants_events(&self) -> bool {
         let writer = self.writer.try_lock();
@@ -512,6 +517,11 @@ impl Writer {
     /// Whether all that was to be written by now has been.
     pub fn is_clear(&self) -> bool {
         self.rest.is_empty() && self.control.is_empty() && self.mode != Mode::Parked
+    }
+
+    /// How many bytes it has been sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Whether control frames wait to be written.

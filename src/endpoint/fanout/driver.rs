@@ -216,15 +216,16 @@ impl Driver {
         if self.shard.stopping.load(Ordering::Relaxed) {
             self.end(&connection);
         }
-        let writer = connection.lock();
-        let (mode, is_walking) = (writer.mode, writer.is_walking() && !writer.is_ending());
-        drop(writer);
-        if mode == Mode::Own {
+        // By what cannot change: its own task may have begun to write, and have blocked.
+        if connection.writes_itself() {
             self.insert(connection.clone(), Mode::Own);
             // Events may have come since it subscribed.
             connection.task.wake();
             return;
         }
+        let writer = connection.lock();
+        let is_walking = writer.is_walking() && !writer.is_ending();
+        drop(writer);
         if is_walking {
             // However many join at once, and however much there is for each: they wait for their turns.
             self.insert(connection.clone(), Mode::Parked);
@@ -296,9 +297,17 @@ impl Driver {
                 tokio::task::yield_now().await;
             }
         }
-        for connection in &self.own {
+        for index in 0.. {
+            // Others run meanwhile, and none of them changes this list.
+            let Some(connection) = self.own.get(index) else {
+                return;
+            };
             if connection.wants_events() {
                 connection.task.wake();
+            }
+            self.writes += 1;
+            if self.writes.is_multiple_of(WRITES_PER_TURN) {
+                tokio::task::yield_now().await;
             }
         }
     }
