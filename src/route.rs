@@ -326,9 +326,11 @@ impl Route {
         }
     }
 
-    /// How many streams there are.
-    pub fn count(&self) -> usize {
-        self.lock().served.len()
+    /// How many of its streams are `wanted`.
+    pub fn count(&self, wanted: impl Fn(&Served) -> bool) -> usize {
+        let streams = self.lock();
+        let mut all = streams.served.values();
+        all.by_ref().filter(|stream| wanted(stream)).count()
     }
 
     /// The streams whose names come behind `after`, in order, and at most so many.
@@ -375,6 +377,8 @@ impl Route {
         }
         let inherited = streams.inherited.remove(&key.name);
         let log = inherited.unwrap_or_else(|| self.new_log(Origin::random()));
+        // Before anything else that the log says of it.
+        info!(stream = %key.name, "stream opened");
         let stream = self.begin(key, log);
         streams.served.insert(key.name.clone(), stream.clone());
         let lease = stream.lease();
@@ -424,6 +428,7 @@ impl Route {
                 log: stream.log.clone(),
                 via: stream.via.clone(),
                 number,
+                on_demand: policy.pattern.is_on_demand(),
             };
             let stop = stream.ender.token().clone();
             self.own.tasks.spawn(source.run(to, stop));
@@ -433,7 +438,6 @@ impl Route {
 
     /// The life of a stream on demand.
     async fn while_used(self: Arc<Self>, stream: Arc<Served>) {
-        info!(stream = %stream.name, "stream opened");
         let reason = tokio::select! {
             () = self.unused_for_long(&stream) => "unused".into(),
             refusal = stream.via.refused(DOUBTED) => {

@@ -27,6 +27,8 @@ pub struct Destination {
     pub via: Arc<Via>,
     /// The number of the source there.
     pub number: usize,
+    /// Whether the stream ends when there is none upstream.
+    pub on_demand: bool,
 }
 
 /// A source as configured.

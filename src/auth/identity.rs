@@ -29,11 +29,21 @@ pub struct Rights {
 impl Rights {
     /// Whether this is among them. `path` is normalised already.
     pub fn allow(&self, right: Right, path: &str) -> bool {
-        let patterns = match right {
+        let mut patterns = self.of(right).iter();
+        patterns.any(|pattern| pattern.matches(path))
+    }
+
+    /// Whether this is among them for any path below `base`, which ends in a slash.
+    pub fn allow_below(&self, right: Right, base: &str) -> bool {
+        let mut patterns = self.of(right).iter();
+        patterns.any(|pattern| pattern.matches_below(base))
+    }
+
+    fn of(&self, right: Right) -> &[Pattern] {
+        match right {
             Right::Subscribe => &self.subscribe,
             Right::Publish => &self.publish,
-        };
-        patterns.iter().any(|pattern| pattern.matches(path))
+        }
     }
 }
 
@@ -69,6 +79,11 @@ impl Identity {
     /// Whether they may do this at `path`, which is normalised already.
     pub fn may(&self, right: Right, path: &str) -> bool {
         self.rights.allow(right, path) || self.everyone.allow(right, path)
+    }
+
+    /// Whether they may do this at any path below `base`, which ends in a slash.
+    pub fn may_below(&self, right: Right, base: &str) -> bool {
+        self.rights.allow_below(right, base) || self.everyone.allow_below(right, base)
     }
 
     /// As [`Identity::may`]; if not, with what to answer: 401 to who might have a token, 403 to who has the wrong one.

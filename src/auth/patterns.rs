@@ -26,6 +26,15 @@ impl Pattern {
             Self::Exact(exact) => path == &**exact,
         }
     }
+
+    /// Whether it is for any path below this one, which ends in a slash.
+    pub fn matches_below(&self, base: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Below(folder) => folder.starts_with(base) || base.starts_with(&**folder),
+            Self::Exact(exact) => exact.len() > base.len() && exact.starts_with(base),
+        }
+    }
 }
 
 impl FromStr for Pattern {
@@ -99,6 +108,25 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_may_be_for_some_of_what_is_below_a_path() {
+        for (text, base, expected) in [
+            ("*", "/live/", true),
+            ("/*", "/live/", true),
+            ("/live/*", "/live/", true),
+            ("/live/a/*", "/live/", true),
+            ("/live/a", "/live/", true),
+            // The list, and none of what is in it.
+            ("/live/", "/live/", false),
+            ("/live", "/live/", false),
+            ("/lively/*", "/live/", false),
+            ("/news", "/live/", false),
+            ("/news", "/", true),
+        ] {
+            assert_eq!(pattern(text).matches_below(base), expected, "{text} {base}");
+        }
+    }
+
+    #[test]
     fn what_could_never_match_is_no_pattern() {
         for text in [
             "", "**", "/a*", "/a/*/b", "/*/b", "a b", "/a//b", "//", "/a/../b", "/./a", "/..",
@@ -113,6 +141,15 @@ mod tests {
         fn any_text_is_a_pattern_or_not(text in ".{0,40}", path in "/[a-c/]{0,8}") {
             if let Ok(pattern) = text.parse::<Pattern>() {
                 pattern.matches(&path);
+            }
+        }
+
+        #[test]
+        fn what_matches_a_path_matches_below_all_that_it_is_below(pattern in "(/[a-c]{1,2}){0,3}(/|/\\*)", path in "(/[a-c]{1,2}){1,4}") {
+            let pattern = super::tests::pattern(&pattern);
+            let slashes = path.match_indices('/').map(|(at, _)| &path[..=at]);
+            for base in slashes.filter(|_| pattern.matches(&path)) {
+                prop_assert!(pattern.matches_below(base), "{:?} {}", pattern, base);
             }
         }
 

@@ -39,11 +39,13 @@ impl NoStream {
         }
     }
 
-    /// No route has this path; these there are.
+    /// No route has this path; these there are, as far as it is to be told.
     pub fn at_all<'a>(patterns: impl IntoIterator<Item = &'a Pattern>) -> Self {
-        let mut reason = "there is no stream at this path; what there is:".to_owned();
+        let mut reason = "there is no stream at this path".to_owned();
+        let mut before = "; what there is: ";
         for pattern in patterns.into_iter().take(MAX_NAMED) {
-            let _ = write!(reason, " {pattern}");
+            let _ = write!(reason, "{before}{pattern}");
+            before = " ";
         }
         Self {
             status: StatusCode::NOT_FOUND,

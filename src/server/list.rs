@@ -146,16 +146,15 @@ impl Wanted {
                 .finish();
             format!("{path}?{query}")
         });
-        // Who may not see the list of a route does not learn how much there is in it.
         let on_demand = listed.iter().filter(|route| {
             let pattern = &route.policy.pattern;
-            pattern.is_on_demand() && who.may(Right::Subscribe, pattern.base())
+            pattern.is_on_demand() && who.may_see(pattern)
         });
         let route = |route: &Arc<Route>| page::Route {
             path: route.policy.pattern.to_string(),
-            streams: route.count(),
+            streams: route.count(may_see),
             publish: route.policy.subscribers.accept_publish
-                && who.may(Right::Publish, route.policy.pattern.base()),
+                && who.may_somewhere(Right::Publish, &route.policy.pattern),
         };
         let index = Index {
             instance: routes.instance().to_string(),
@@ -208,6 +207,7 @@ fn of(routes: &Routes, only: Option<&Arc<Route>>, target: &str) -> Option<Arc<Se
     }
 }
 
+/// What `who` may know of a stream: whether it takes events, too, is about them.
 fn entry(stream: &Served, who: &Who) -> Stream {
     Stream::new(
         &stream.name,

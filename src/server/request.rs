@@ -176,7 +176,7 @@ impl Context {
         // A stranger opens nothing, and does not learn what there is.
         let who = self.who(&request);
         // Looking up makes nothing.
-        let target = self.target(&request);
+        let target = self.target(&request, who.as_ref().ok());
         let about = target.as_ref().unwrap_or(&Target::Index);
         let origin = origin::of(&request, self.here(), |origin| self.lets_in(origin, about));
         let granted = match (who, target) {
@@ -273,8 +273,8 @@ impl Context {
         }
     }
 
-    /// What a request is about.
-    fn target(&self, request: &Parts) -> Result<Target, Refusal> {
+    /// What a request is about. If there is no such thing, who asks is told what there is for them.
+    fn target(&self, request: &Parts, who: Option<&Who>) -> Result<Target, Refusal> {
         if !http_message::has_known_coding(request) {
             return Err(refusal(
                 StatusCode::NOT_IMPLEMENTED,
@@ -293,7 +293,8 @@ impl Context {
             _ => {
                 let routes = self.routes.all();
                 let patterns = routes.iter().map(|route| &route.policy.pattern);
-                return Err(NoStream::at_all(patterns).into());
+                let seen = patterns.filter(|pattern| who.is_some_and(|who| who.may_see(pattern)));
+                return Err(NoStream::at_all(seen).into());
             }
         })
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::origin::{self, Origin};
 use super::request::Refusal;
 use crate::auth::{Identity, Right};
+use crate::route::pattern::Pattern;
 
 /// Who has sent a request.
 #[derive(Clone)]
@@ -24,7 +25,24 @@ impl Who {
         }
     }
 
-    /// The same, with the answer if not.
+    /// Whether they may do this with any stream of a route.
+    pub fn may_somewhere(&self, right: Right, pattern: &Pattern) -> bool {
+        match self {
+            Self::Known(identity) if pattern.is_wildcard() => {
+                identity.may_below(right, pattern.base())
+            }
+            _ => self.may(right, pattern.base()),
+        }
+    }
+
+    /// Whether they are to know of a route.
+    pub fn may_see(&self, pattern: &Pattern) -> bool {
+        [Right::Subscribe, Right::Publish]
+            .into_iter()
+            .any(|right| self.may_somewhere(right, pattern))
+    }
+
+    /// As [`Who::may`], with the answer if not.
     pub(super) fn check(&self, right: Right, path: &str) -> Result<(), Refusal> {
         match self {
             Self::Anyone => Ok(()),

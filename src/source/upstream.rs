@@ -260,6 +260,7 @@ pub struct Presence {
     was_connected: bool,
     via: Arc<Via>,
     number: usize,
+    on_demand: bool,
 }
 
 impl Presence {
@@ -273,6 +274,7 @@ impl Presence {
             was_connected: false,
             via: to.via.clone(),
             number: to.number,
+            on_demand: to.on_demand,
         }
     }
 
@@ -299,6 +301,8 @@ impl Presence {
             debug!(url = self.url, %reason, refused, "upstream still away");
         } else if self.was_connected {
             warn!(url = self.url, %reason, refused, "upstream lost");
+        } else if refused.is_some() && self.on_demand {
+            warn!(url = self.url, %reason, refused, "upstream refuses");
         } else {
             warn!(url = self.url, %reason, refused, "cannot reach upstream, trying again");
         }

@@ -1,12 +1,7 @@
 //! Who may what: tokens, wherever a request carries them, and what they open.
 
-use std::fmt::Write;
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use ring::{digest, hmac};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -16,23 +11,15 @@ use crate::harness::authority::Authority;
 use crate::harness::client::body::Stream;
 use crate::harness::client::{Client, HANDSHAKE, Head, request};
 use crate::harness::frame::TEXT;
+use crate::harness::tokens::{SECRET, jwt, line, now};
 use crate::harness::wsevent::Hop;
 
 const SSE: (&str, &str) = ("Accept", "text/event-stream");
-const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 
 /// A hop with topics, and the files that say who may what.
 pub struct Guarded {
     pub hop: Hop,
     folder: TempDir,
-}
-
-fn line(name: &str, token: &str, paths: &str, rights: &str) -> String {
-    let mut hash = String::new();
-    for byte in digest::digest(&digest::SHA256, token.as_bytes()).as_ref() {
-        write!(hash, "{byte:02x}").expect("a String takes all");
-    }
-    format!("{name}:{hash}:{paths}:{rights}\n")
 }
 
 fn tokens() -> String {
@@ -57,21 +44,6 @@ pub async fn guarded(args: &[&str]) -> Guarded {
     let files = ["--auth-token-file", &tokens, "--jwt-keys", &keys];
     let hop = Hop::start(&[&route[..], &files, args].concat()).await;
     Guarded { hop, folder }
-}
-
-/// A JWT (RFC 7519) with these claims.
-pub fn jwt(claims: &Value) -> String {
-    let part = |value: &Value| BASE64.encode(value.to_string());
-    let head = part(&json!({"alg": "HS256", "typ": "JWT"}));
-    let signed = format!("{head}.{}", part(claims));
-    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET);
-    let signature = hmac::sign(&key, signed.as_bytes());
-    format!("{signed}.{}", BASE64.encode(signature.as_ref()))
-}
-
-pub fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.expect("a clock").as_secs() as i64
 }
 
 impl Guarded {
@@ -167,14 +139,19 @@ async fn lists_show_what_one_may_see() {
             202
         );
     }
-    for (token, expected) in [
+    for (token, expected, publishes) in [
         (
             Some("reads"),
             &["/topics/a", "/topics/b", "/topics/open"][..],
+            "",
         ),
-        (Some("does-both"), &["/topics/a", "/topics/open"]),
-        (Some("feeds"), &["/topics/open"]),
-        (None, &["/topics/open"]),
+        (
+            Some("does-both"),
+            &["/topics/a", "/topics/open"],
+            "/topics/a",
+        ),
+        (Some("feeds"), &["/topics/open"], "*"),
+        (None, &["/topics/open"], ""),
     ] {
         for target in ["/", "/topics/"] {
             let bearer = format!("Bearer {}", token.unwrap_or_default());
@@ -187,7 +164,55 @@ async fn lists_show_what_one_may_see() {
             let paths = list["streams"].as_array().expect("a list");
             let paths: Vec<_> = paths.iter().map(|stream| &stream["path"]).collect();
             assert_eq!(paths, expected, "{target} {token:?}");
+            let route = json!({"path": "/topics/*", "streams": expected.len(), "publish": !publishes.is_empty()});
+            assert_eq!(list["routes"], json!([route]), "{target} {token:?}");
+            for stream in list["streams"].as_array().expect("a list") {
+                assert_eq!(
+                    stream["publish"],
+                    stream["path"] == publishes || publishes == "*"
+                );
+            }
         }
+    }
+}
+
+/// Whoever may do nothing there does not get to know of a route.
+#[tokio::test]
+async fn routes_are_named_to_those_who_may_do_something_there() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
+    let lines = [
+        line("one", "of-one", "/one/a,/news", "subscribe"),
+        line("two", "of-two", "/two/*", "publish"),
+        line("none", "of-none", "/three/*,/one", "subscribe,publish"),
+    ];
+    fs::write(path("tokens"), lines.concat()).expect("the folder is ours");
+    let routes = ["/one/*", "/two/*", "/news"]
+        .map(|path| format!("[[route]]\nserve-path = \"{path}\"\naccept-publish = true\n"));
+    let config = format!(
+        "auth-token-file = {:?}\n{}",
+        path("tokens"),
+        routes.concat()
+    );
+    fs::write(path("config"), config).expect("the folder is ours");
+    let hop = Hop::start(&["--config", &path("config")]).await;
+    for (token, listed, named) in [
+        ("of-one", &["/one/*"][..], "; what there is: /one/* /news"),
+        ("of-two", &["/two/*"], "; what there is: /two/*"),
+        ("of-none", &[], ""),
+    ] {
+        let bearer = format!("Bearer {token}");
+        let mut client = Client::connect(hop.address).await;
+        let (_, list) = client.get("/", &[("Authorization", &bearer)]).await;
+        let list: Value = serde_json::from_str(&list).expect("JSON");
+        let routes = list["routes"].as_array().expect("a list");
+        let routes: Vec<_> = routes.iter().map(|route| &route["path"]).collect();
+        assert_eq!(routes, listed, "{token}");
+        let (head, said) = client.get("/x", &[("Authorization", &bearer)]).await;
+        assert_eq!(
+            (head.status, said),
+            (404, format!("there is no stream at this path{named}\n"))
+        );
     }
 }
 
@@ -238,6 +263,11 @@ async fn on_a_websocket_one_may_listen_and_not_speak() {
     assert_eq!(reader.message().await, Message::text("spoken"));
     reader.send_frame(TEXT, b"not heard").await;
     assert_eq!(reader.closed().await, 1008);
+    let closed = guarded.hop.disconnected().await;
+    assert_eq!(
+        closed.field("reason"),
+        "you have no right to publish at this path"
+    );
     assert_eq!(both.message().await, Message::text("spoken"));
     both.send_frame(TEXT, b"next").await;
     assert_eq!(both.message().await, Message::text("next"));

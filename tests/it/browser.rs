@@ -2,7 +2,9 @@
 //! stream. scripts/test installs what is missing.
 
 pub mod driver;
+mod foreign;
 mod relay;
+mod tokens;
 
 use serde_json::json;
 

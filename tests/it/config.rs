@@ -76,7 +76,7 @@ accept-publish = true
 
 [[route]]
 serve-path = \"numbers\"
-produce-rate = \"max\"
+produce-rate = 20
 "
     )
 }

@@ -5,13 +5,17 @@
 
 pub mod authority;
 pub mod client;
+pub mod daemon;
 pub mod events;
 pub mod frame;
 pub mod http;
+pub mod http2;
 pub mod kernel;
 pub mod log;
+pub mod nginx;
 pub mod port;
 pub mod proxy;
+pub mod tokens;
 pub mod upstream;
 pub mod wire;
 pub mod wsevent;

@@ -60,6 +60,11 @@ pub struct Peer {
 
 impl Peer {
     pub fn start(language: Language, role: &str, args: &[&str]) -> Self {
+        Self::start_with(language, role, args, &[])
+    }
+
+    /// The same, with something in the environment.
+    pub fn start_with(language: Language, role: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
         let mut command = match language {
             Language::Python => {
@@ -77,7 +82,8 @@ impl Peer {
                 command
             }
         };
-        let command = command.args(args).kill_on_drop(true);
+        let command = command.args(args).envs(env.iter().copied());
+        command.kill_on_drop(true);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -104,7 +110,7 @@ impl Peer {
     }
 
     /// The event that it says it got.
-    async fn event(&mut self) -> Message {
+    pub async fn event(&mut self) -> Message {
         let said = self.says().await;
         let data = said["base64"]
             .as_str()
@@ -179,7 +185,8 @@ async fn serves_to(language: Language) {
     let (mut link, mut hop) = Hop::fed(&[]).await;
     let mut client = Peer::start(language, "client", &[&hop.url]);
     // Both offer to compress.
-    assert_eq!(client.says().await, json!({"extensions": null}));
+    let agreed = json!({"extensions": null, "subprotocol": null});
+    assert_eq!(client.says().await, agreed);
     assert_eq!(client.says().await, json!({"pong": true}));
     let sent = all_sorts();
     link.send_all(&sent).await;

@@ -1,7 +1,7 @@
 // A WebSocket client made of Node's ws, for tests/it/peers.rs.
 //
-// Connects to the URL it is given, pings, and says what it gets until the connection ends. A line on standard input is
-// sent as a message.
+// Connects to the URL it is given, with the headers behind it (`Name: value`), pings, and says what it gets until the
+// connection ends. A line on standard input is sent as a message.
 
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -11,9 +11,18 @@ const { WebSocket } = createRequire(`${process.env.WSEVENT_TEST_NODE_MODULES}/`)
 
 const say = (what) => console.log(JSON.stringify(what));
 
-const socket = new WebSocket(process.argv[2]);
+const PROTOCOL = "Sec-WebSocket-Protocol";
+
+const [url, ...lines] = process.argv.slice(2);
+const { [PROTOCOL]: subprotocol, ...headers } = Object.fromEntries(lines.map((line) => line.split(": ", 2)));
+// It sends that one by itself, and insists on what it has offered.
+const socket = new WebSocket(url, subprotocol ? [subprotocol] : [], { headers });
+socket.on("unexpected-response", (_, response) => {
+  say({ refused: response.statusCode });
+  process.exit(0);
+});
 socket.on("open", () => {
-  say({ extensions: socket.extensions === "" ? null : socket.extensions });
+  say({ extensions: socket.extensions || null, subprotocol: socket.protocol || null });
   socket.ping("are you there?");
 });
 socket.on("pong", (data) => {

@@ -1,7 +1,7 @@
 """A WebSocket client made of Python's websockets, for tests/it/peers.rs.
 
-Connects to the URL it is given, pings, and says what it gets until the connection ends. A line on standard input is
-sent as a message.
+Connects to the URL it is given, with the headers behind it (`Name: value`), pings, and says what it gets until the connection
+ends. A line on standard input is sent as a message.
 """
 
 import base64
@@ -9,8 +9,10 @@ import json
 import sys
 import threading
 
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+
+PROTOCOL = "Sec-WebSocket-Protocol"
 
 
 def say(**what):
@@ -22,8 +24,18 @@ def send_lines(socket):
         socket.send(line.rstrip("\n"))
 
 
-with connect(sys.argv[1]) as socket:
-    say(extensions=socket.response.headers.get("Sec-WebSocket-Extensions"))
+url, *headers = sys.argv[1:]
+headers = [header.split(": ", 1) for header in headers]
+# It sends this one by itself, and insists on what it has offered.
+subprotocols = [value for name, value in headers if name == PROTOCOL] or None
+headers = [header for header in headers if header[0] != PROTOCOL]
+try:
+    connection = connect(url, additional_headers=headers, subprotocols=subprotocols)
+except InvalidStatus as refusal:
+    say(refused=refusal.response.status_code)
+    sys.exit()
+with connection as socket:
+    say(extensions=socket.response.headers.get("Sec-WebSocket-Extensions"), subprotocol=socket.subprotocol)
     say(pong=socket.ping(b"are you there?").wait(60))
     threading.Thread(target=send_lines, args=[socket], daemon=True).start()
     try:

@@ -187,6 +187,9 @@ fn a_token_has_its_time() {
         Err("the token has expired")
     );
     assert_eq!(check(json!({"exp": 0})), Err("the token has expired"));
+    // To the moment when what it has opened ends, and no second longer.
+    let end = now - LEEWAY.as_secs();
+    assert_eq!(check(json!({"exp": end})), Err("the token has expired"));
     let early = check(json!({"nbf": now + 3600}));
     assert_eq!(early, Err("the token is not valid yet"));
     assert_eq!(check(json!({"exp": u64::MAX})), Ok(None));

@@ -60,7 +60,7 @@ impl Unheard {
             Self::Nobody => violation(CloseCode::Unsupported, "this path takes no messages"),
             Self::WithoutRight => violation(
                 CloseCode::Policy,
-                "this token gives no right to publish at this path",
+                "you have no right to publish at this path",
             ),
         }
     }

@@ -293,7 +293,9 @@ impl<'a> Reader<'a> {
 
     /// Lets the hops downstream know, too, when the path has changed.
     fn set_path(&self, path: Vec<Instance>) {
-        let Destination { log, via, number } = self.to;
+        let Destination {
+            log, via, number, ..
+        } = self.to;
         if via.set(*number, path) {
             let mut frame = Vec::new();
             hop::encode_control(&Control::Path(via.path()), &mut frame);

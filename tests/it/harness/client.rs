@@ -64,6 +64,19 @@ impl Head {
         }
     }
 
+    /// One that a client of others has read.
+    pub fn of(answer: &hyper::http::response::Parts) -> Self {
+        let headers = answer.headers.iter();
+        let headers = headers.map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            (name.to_string(), value.into_owned())
+        });
+        Self {
+            status: answer.status.as_u16(),
+            headers: headers.collect(),
+        }
+    }
+
     /// A header's value; empty if it is not there.
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(header, _)| header == name);

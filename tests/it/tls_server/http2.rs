@@ -1,88 +1,18 @@
 //! HTTP/2 at a hop: agreed on by ALPN or from the first byte, and WebSockets on it (RFC 8441).
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http2::SendRequest;
+use http_body_util::BodyExt;
 use hyper::ext::Protocol;
-use hyper::{Method, Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::{Method, Request};
 use rustix::process::Signal;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::authority::Authority;
-use crate::harness::client::Client;
 use crate::harness::events::{all_sorts, assert_same, bytes};
 use crate::harness::frame::{BINARY, CLOSE, FIN, PING, PONG, TEXT, close_payload, masked};
+use crate::harness::http2::Http2;
 use crate::harness::kernel::more_than_kernel_buffers;
-use crate::harness::within_guard;
 use crate::harness::wsevent::Hop;
-
-/// A connection that speaks HTTP/2, and has had an answer, so that the settings of the server are known (RFC 8441, section 3).
-struct Http2(SendRequest<Empty<Bytes>>);
-
-impl Http2 {
-    async fn on(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        let io = TokioIo::new(stream);
-        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-        // Those of the protocol, not hyper's, which are large.
-        builder.initial_stream_window_size(65_535);
-        builder.initial_connection_window_size(16 << 20);
-        let connecting = within_guard("HTTP/2", builder.handshake(io));
-        let (sender, connection) = connecting.await.expect("HTTP/2");
-        tokio::spawn(connection);
-        let mut http2 = Self(sender);
-        let answer = http2.ask(Request::get("https://localhost/")).await;
-        assert_eq!(answer.status(), 200);
-        http2
-    }
-
-    async fn secure(authority: &Authority, hop: &Hop) -> Self {
-        let client = authority.client(None, &["h2", "http/1.1"]);
-        let stream = client.stream(hop.address).await;
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        Self::on(stream).await
-    }
-
-    async fn plain(hop: &Hop) -> Self {
-        let socket = TcpStream::connect(hop.address).await;
-        Self::on(socket.expect("it listens")).await
-    }
-
-    async fn ask(
-        &mut self,
-        request: hyper::http::request::Builder,
-    ) -> Response<hyper::body::Incoming> {
-        let request = request.body(Empty::new()).expect("a request");
-        let answer = within_guard("an answer", self.0.send_request(request)).await;
-        answer.expect("an answer")
-    }
-
-    /// A handshake, which must be accepted: what its answer says, and the WebSocket.
-    async fn open(&mut self, target: &str, headers: &[(&str, &str)]) -> (Response<()>, Client) {
-        let mut request = Request::connect(format!("https://localhost{target}"))
-            .extension(Protocol::from_static("websocket"));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let answer = self.ask(request).await;
-        assert_eq!(answer.status(), 200, "{answer:?}");
-        let (head, body) = answer.into_parts();
-        let answer = Response::from_parts(head.clone(), ());
-        let upgraded = hyper::upgrade::on(Response::from_parts(head, body)).await;
-        (
-            answer,
-            Client::over(TokioIo::new(upgraded.expect("a WebSocket"))),
-        )
-    }
-
-    async fn subscribe(&mut self) -> Client {
-        let version = [("sec-websocket-version", "13")];
-        self.open("/events", &version).await.1
-    }
-}
 
 #[tokio::test]
 async fn websockets_get_everything_side_by_side() {

@@ -85,7 +85,8 @@ impl Stream {
         Self::answered(client, head)
     }
 
-    fn answered(client: Client, head: Head) -> Self {
+    /// Reads the body behind a head.
+    pub fn answered(client: Client, head: Head) -> Self {
         assert_eq!(head.status, 200, "{head:?}");
         Self {
             client,

@@ -6,9 +6,10 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::{DATA, END_HEADERS, END_STREAM, HEADERS, connected_with, field, frame, get, next};
 use super::{status_is, wait_for};
-use crate::access::{guarded, jwt, now};
+use crate::access::guarded;
 use crate::harness::client::Client;
 use crate::harness::events::text;
+use crate::harness::tokens::{jwt, now};
 use crate::harness::wsevent::Hop;
 
 const WINDOW_UPDATE: u8 = 8;

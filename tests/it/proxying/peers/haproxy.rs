@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::{installed, running, server, talk};
+use super::{server, talk};
 use crate::harness::client::Client;
+use crate::harness::daemon::{installed, running};
 use crate::harness::port::ReservedPort;
 use crate::harness::proxy::{Backend, Proxy};
 use crate::peers::Language;

@@ -3,69 +3,29 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::process::{Child, Command};
 
-use super::{installed, running, server, talk};
+use super::{server, talk};
 use crate::harness::client::{Client, request};
 use crate::harness::http::Ndjson;
-use crate::harness::port::ReservedPort;
+use crate::harness::nginx::Nginx;
 use crate::harness::proxy::Proxy;
 use crate::harness::wsevent::Hop;
 use crate::peers::Language;
 
-/// A running nginx.
-struct Nginx {
-    address: SocketAddr,
-    folder: TempDir,
-    _port: ReservedPort,
-    _child: Child,
-}
-
-impl Nginx {
-    /// With what `server` is to be in its configuration.
-    async fn start(server: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder for the test");
-        let port = ReservedPort::new();
-        let address = port.address();
-        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|name| format!("{name}_temp_path {name};"))
-            .join(" ");
-        let config = format!(
-            "daemon off; master_process off; pid nginx.pid; error_log stderr notice; events {{}}
-             http {{ access_log off; {temporary} server {{ listen {address}; {server} }} }}"
-        );
-        let path = folder.path().join("nginx.conf");
-        std::fs::write(&path, config).expect("the folder is ours");
-        let mut command = Command::new(installed("nginx"));
-        command.arg("-p").arg(folder.path()).arg("-c").arg(&path);
-        command.args(["-e", "stderr"]);
-        // It listens before it says so.
-        let begun = |line: &str| line.contains("[notice]") && line.contains(": nginx/");
-        let child = running(command, begun).await;
-        Self {
-            address,
-            folder,
-            _port: port,
-            _child: child,
-        }
-    }
-
-    /// One that hands everything on, as its documentation tells people to do for WebSockets.
-    async fn before(upstream: SocketAddr) -> Self {
-        Self::start(&format!(
-            "location / {{
-                 proxy_pass http://{upstream};
-                 proxy_http_version 1.1;
-                 proxy_set_header Upgrade $http_upgrade;
-                 proxy_set_header Connection \"upgrade\";
-                 proxy_set_header Host $host;
-                 proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-                 proxy_buffering off;
-             }}"
-        ))
-        .await
-    }
+/// One that hands everything on, as its documentation tells people to do for WebSockets.
+async fn before(upstream: SocketAddr) -> Nginx {
+    Nginx::start(&format!(
+        "location / {{
+             proxy_pass http://{upstream};
+             proxy_http_version 1.1;
+             proxy_set_header Upgrade $http_upgrade;
+             proxy_set_header Connection \"upgrade\";
+             proxy_set_header Host $host;
+             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+             proxy_buffering off;
+         }}"
+    ))
+    .await
 }
 
 #[tokio::test]
@@ -119,7 +79,7 @@ async fn nginx_in_front_hands_websockets_on() {
     for language in [Language::Python, Language::Node] {
         let (mut echo, upstream) = server(language, "echo_server", &["chat.v1"]).await;
         let proxy = Proxy::start(&["--upstream", &upstream]).await;
-        let nginx = Nginx::before(proxy.address).await;
+        let nginx = before(proxy.address).await;
         let url = format!("ws://{}/echo?key=value&key=%2f", nginx.address);
         talk(&url, language, &mut echo).await;
     }
@@ -129,7 +89,7 @@ async fn nginx_in_front_hands_websockets_on() {
 async fn a_proxy_between_a_client_and_nginx_hands_websockets_on() {
     let (mut echo, upstream) = server(Language::Node, "echo_server", &["chat.v1"]).await;
     let upstream = upstream.parse().expect("an address");
-    let nginx = Nginx::before(upstream).await;
+    let nginx = before(upstream).await;
     let proxy = Proxy::over(&[nginx.address], &[]).await;
     let url = format!("ws://{}/echo?key=value&key=%2f", proxy.address);
     talk(&url, Language::Python, &mut echo).await;
@@ -141,7 +101,7 @@ async fn nginx_in_front_hands_streams_of_a_hop_on() {
     let producer = Hop::start(&["--accept-publish"]).await;
     let trust = ["--trust-forwarded", "127.0.0.0/8"];
     let proxy = Proxy::over(&[producer.address], &trust).await;
-    let nginx = Nginx::before(proxy.address).await;
+    let nginx = before(proxy.address).await;
 
     let consumer = Hop::consuming(&format!("ws://{}/events", nginx.address)).await;
     let mut subscriber = consumer.subscribe().await;
