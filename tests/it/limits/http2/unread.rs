@@ -122,7 +122,7 @@ async fn a_stop_ends_it() {
 
 #[tokio::test]
 async fn it_has_four_heartbeats_to_take_something() {
-    let hop = Hop::quiet(&["--ping-interval", "50ms"]).await;
+    let (mut link, hop) = Hop::fed(&["--ping-interval", "50ms"]).await;
     for (bytes, accept) in [
         (0, "text/event-stream"),
         (1, "text/event-stream"),
@@ -131,6 +131,8 @@ async fn it_has_four_heartbeats_to_take_something() {
         let before = hop.count("subscriber disconnected");
         let mut client = connected_with(&hop, &window(bytes)).await;
         read(&mut client, 1, "/events", &[("accept", accept)]).await;
+        // NDJSON has no comments: without events there is nothing to take.
+        link.send(Message::text("an event")).await;
         let reason = ended(&hop, before + 1).await;
         assert_eq!(reason, "has taken nothing for four heartbeats", "{accept}");
         assert_eq!(hop.index().await["streams"][0]["subscribers"], 0);
