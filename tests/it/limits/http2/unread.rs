@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::{DATA, END_HEADERS, END_STREAM, HEADERS, connected_with, field, frame, get, next};
 use super::{status_is, wait_for};
 use crate::access::guarded;
-use crate::harness::client::Client;
+use crate::harness::client::{Client, request};
 use crate::harness::events::text;
 use crate::harness::tokens::{jwt, now};
 use crate::harness::wsevent::Hop;
@@ -123,7 +123,7 @@ async fn a_stop_ends_it() {
 
 #[tokio::test]
 async fn it_has_four_heartbeats_to_take_something() {
-    let hop = Hop::quiet(&["--ping-interval", "50ms"]).await;
+    let hop = Hop::quiet(&["--ping-interval", "50ms", "--accept-publish"]).await;
     for (bytes, accept) in [
         (0, "text/event-stream"),
         (1, "text/event-stream"),
@@ -132,6 +132,13 @@ async fn it_has_four_heartbeats_to_take_something() {
         let before = hop.count("subscriber disconnected");
         let mut client = connected_with(&hop, &window(bytes)).await;
         read(&mut client, 1, "/events", &[("accept", accept)]).await;
+        // NDJSON has no comments: without events there is nothing to take.
+        let mut publisher = Client::connect(hop.address).await;
+        let headers = [("Host", "localhost"), ("Content-Length", "0")];
+        publisher
+            .send(request("POST /events HTTP/1.1", &headers))
+            .await;
+        assert_eq!(publisher.head().await.status, 202);
         let reason = ended(&hop, before + 1).await;
         assert_eq!(reason, "has taken nothing for four heartbeats", "{accept}");
         assert_eq!(hop.index().await["streams"][0]["subscribers"], 0);
