@@ -16,7 +16,7 @@
 //! - [`endpoint`]: serves a stream to its subscribers.
 //! - [`auth`]: who is asking, and what they may.
 //! - [`listen`], [`route`], [`server`]: from a listening socket and a URL path to an endpoint.
-//! - [`http_message`], [`tls`]: what hyper and rustls leave to those who use them.
+//! - [`http_message`], [`tls`]: what hyper and rustls leave to those who use them; [`url_path`]: the one spelling of a path.
 //! - [`proxy`]: the other way to stand between: bytes pass as they are, over a connection for each client. It knows nothing of
 //!   events.
 //! - [`client`]: `wsevent tail`, `wsevent publish`.
@@ -44,6 +44,7 @@ pub mod shutdown;
 pub mod source;
 pub mod stream;
 pub mod tls;
+pub mod url_path;
 pub mod wire;
 
 use std::process::ExitCode;

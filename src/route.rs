@@ -9,7 +9,6 @@
 //! ```
 
 pub mod find;
-pub mod path;
 pub mod pattern;
 pub mod served;
 

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use hyper::StatusCode;
 
-use super::path;
 use super::pattern::{Key, Pattern};
+use crate::url_path;
 
 /// So many routes are named to whoever asks for something else.
 const MAX_NAMED: usize = 20;
@@ -63,7 +63,7 @@ pub fn find<'a, R>(
     query: Option<&str>,
 ) -> Result<Option<Place<&'a R>>, NoStream> {
     let patterns = routes.iter().map(|route| (route, pattern(route)));
-    let normal = match path::normal(path) {
+    let normal = match url_path::normal(path) {
         Ok(normal) => normal,
         Err(wrong) => {
             let mut below = patterns.filter(|(_, pattern)| path.starts_with(pattern.base()));

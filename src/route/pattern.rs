@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use url::{Url, form_urlencoded};
 
-use super::path;
+use crate::url_path;
 
 /// How a pattern ends that stands for all paths below it.
 const ALL_BELOW: &str = "/*";
@@ -75,7 +75,7 @@ impl Pattern {
                 "it has a query, a fragment, a blank or a letter beyond ASCII",
             ));
         }
-        let base = path::normal(&base).map_err(|error| wrong(error.0))?;
+        let base = url_path::normal(&base).map_err(|error| wrong(error.0))?;
         if let Some(name) = key_query.iter().find(|name| TAKEN.contains(&&***name)) {
             return Err(format!(
                 "the parameter '{name}' means something else already"
