@@ -297,8 +297,11 @@ impl Presence {
         };
         let refusal = refused.map(|status| (status, reason.clone()));
         self.via.lost(self.number, refusal);
-        if std::mem::replace(&mut self.is_lost, true) && is_known {
-            debug!(url = self.url, %reason, refused, "upstream still away");
+        if std::mem::replace(&mut self.is_lost, true) {
+            match is_known {
+                true => debug!(url = self.url, %reason, refused, "upstream still away"),
+                false => info!(url = self.url, %reason, refused, "upstream still away"),
+            }
         } else if self.was_connected {
             warn!(url = self.url, %reason, refused, "upstream lost");
         } else if refused.is_some() && self.on_demand {
