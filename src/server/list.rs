@@ -152,7 +152,10 @@ impl Wanted {
         });
         let route = |route: &Arc<Route>| page::Route {
             path: route.policy.pattern.to_string(),
-            streams: route.count(may_see),
+            streams: match who {
+                Who::Anyone => route.count(),
+                Who::Known(_) => seen(route, "", usize::MAX, may_see).len(),
+            },
             publish: route.policy.subscribers.accept_publish
                 && who.may_somewhere(Right::Publish, &route.policy.pattern),
         };
