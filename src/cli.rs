@@ -1,7 +1,10 @@
 //! Flags and environment variables, turned once into a typed [`Config`]. What does not fit together is a usage error.
 
 mod args;
+mod auth;
+mod connect;
 mod proxy;
+mod retain;
 mod route;
 mod values;
 
@@ -12,20 +15,17 @@ use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
-use hyper::http::HeaderMap;
-use tokio_rustls::rustls::ClientConfig;
-use url::Url;
 
 pub use args::{Args, LogFormat};
-use args::{Command, ConnectArgs, HopArgs, PublishArgs};
+use args::{Command, HopArgs, PublishArgs};
+use connect::{connect, event_url, none_to_talk_to};
 
+use crate::auth::Auth;
 use crate::client::publish::{Data, Publish};
 use crate::client::tail::Tail;
 use crate::client::{publish, tail};
-use crate::reason;
 use crate::route::Policy;
-use crate::source::upstream::Upstream;
-use crate::tls::client_config;
+use crate::source::websocket::login::Talk;
 
 /// What the process is to do.
 pub struct Config {
@@ -61,6 +61,8 @@ pub struct Hop {
     pub address: String,
     /// What it serves there.
     pub routes: Vec<Policy>,
+    /// Says who may what; none if everyone may everything.
+    pub auth: Option<Arc<Auth>>,
     /// How long stopping may take.
     pub drain: Duration,
 }
@@ -107,9 +109,10 @@ impl Config {
                 let matches = matches
                     .subcommand_matches("tail")
                     .expect("this is the subcommand");
-                let url = values::event_url(&tail.url).map_err(usage)?;
-                let transport = tail.transport.unwrap_or_else(|| tail::Transport::of(&url));
-                let url = transport.mapped(url);
+                let mut url = event_url(&tail.url).map_err(usage)?;
+                let of_url = tail::Transport::of(&url.url);
+                let transport = tail.transport.unwrap_or(of_url);
+                url.url = transport.mapped(url.url);
                 let connect =
                     connect(&tail.connect, matches, std::slice::from_ref(&url)).map_err(usage)?;
                 Role::Tail(Tail {
@@ -196,6 +199,7 @@ fn hop(args: HopArgs, matches: &ArgMatches) -> Usage<Hop> {
     let (address, path) = serve_at(&args, matches)?;
     let drain = args.drain;
     Ok(Hop {
+        auth: auth::auth(&args.auth, matches)?,
         routes: vec![route::policy(args.route, &path, matches)?],
         address,
         drain,
@@ -203,25 +207,22 @@ fn hop(args: HopArgs, matches: &ArgMatches) -> Usage<Hop> {
 }
 
 fn publish(args: PublishArgs, matches: &ArgMatches) -> Usage<Publish> {
-    let url = values::event_url(&args.url)?;
-    let transport = args
-        .transport
-        .unwrap_or_else(|| publish::Transport::of(&url));
-    let mut url = transport.mapped(url);
+    let mut url = event_url(&args.url)?;
+    let of_url = publish::Transport::of(&url.url);
+    let transport = args.transport.unwrap_or(of_url);
+    url.url = transport.mapped(url.url);
     for (name, label) in [("type", &args.r#type), ("key", &args.key)] {
         if let Some(label) = label {
-            url.query_pairs_mut().append_pair(name, label);
+            url.url.query_pairs_mut().append_pair(name, label);
         }
     }
-    if given(matches, "consume_message") == 2 {
-        return Err("--consume-message would be published: give DATA instead".into());
-    }
+    none_to_talk_to(matches)?;
     if given(matches, "ids") == 2 && transport == publish::Transport::Websocket {
         return Err("--ids needs http://: over a WebSocket nobody says what they are".into());
     }
     let connect = connect(&args.connect, matches, std::slice::from_ref(&url))?;
     let mut upstream = connect.upstream(&url);
-    upstream.messages.clear();
+    upstream.talk = Talk::default();
     let data = match (args.data, args.whole) {
         (Some(_), true) if given(matches, "whole") == 2 => {
             return Err("DATA and --whole exclude each other".into());
@@ -262,16 +263,6 @@ fn serve_at(args: &HopArgs, matches: &ArgMatches) -> Usage<(String, String)> {
     }
 }
 
-/// How to reach upstreams, all alike.
-struct Connect {
-    headers: HeaderMap,
-    messages: Vec<String>,
-    /// There when a URL asks for it.
-    tls: Option<Arc<ClientConfig>>,
-    max_message_size: usize,
-    ping_interval: Duration,
-}
-
 /// The values of a repeatable flag. In a variable one line is one value; on the command line a value may well have several
 /// lines.
 fn lines(matches: &ArgMatches, id: &str, values: &[String]) -> Vec<String> {
@@ -281,49 +272,5 @@ fn lines(matches: &ArgMatches, id: &str, values: &[String]) -> Vec<String> {
             lines.map(str::to_owned).collect()
         }
         _ => values.to_vec(),
-    }
-}
-
-/// `urls` are those it is for.
-fn connect(args: &ConnectArgs, matches: &ArgMatches, urls: &[Url]) -> Usage<Connect> {
-    let headers = lines(matches, "consume_header", &args.consume_header);
-    let mut parsed = HeaderMap::new();
-    for header in &headers {
-        let (name, value) = values::header(header)?;
-        parsed.append(name, value);
-    }
-    let is_http = |url: &Url| matches!(url.scheme(), "http" | "https");
-    if given(matches, "consume_message") == 2 && !urls.is_empty() && urls.iter().all(is_http) {
-        return Err(
-            "--consume-message goes over a WebSocket: http:// and https:// have no room for it"
-                .into(),
-        );
-    }
-    // Reading the system's roots takes a while, so only when they are needed.
-    let is_secure = |url: &Url| matches!(url.scheme(), "wss" | "https");
-    let wants_tls = args.consume_ca.is_some() || urls.iter().any(is_secure);
-    let tls = wants_tls
-        .then(|| client_config(args.consume_ca.as_deref()))
-        .transpose();
-    Ok(Connect {
-        headers: parsed,
-        messages: lines(matches, "consume_message", &args.consume_message),
-        tls: tls.map_err(|error| format!("--consume-ca: {}", reason::of(&error)))?,
-        max_message_size: args.max_message_size,
-        ping_interval: args.ping_interval,
-    })
-}
-
-impl Connect {
-    fn upstream(&self, url: &Url) -> Upstream {
-        Upstream {
-            url: url.clone(),
-            headers: self.headers.clone(),
-            messages: self.messages.clone(),
-            // A redirect may lead from http:// to https://.
-            tls: self.tls.clone().filter(|_| url.scheme() != "ws"),
-            max_message_size: self.max_message_size,
-            ping_interval: self.ping_interval,
-        }
     }
 }

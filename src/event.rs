@@ -74,6 +74,32 @@ pub struct Gap {
     pub lost: Option<u64>,
 }
 
+/// A boundary of a snapshot: what is kept of a stream's state, as a subscriber gets it before the events behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Snapshot {
+    /// What follows is the state, one event a key, up to the end of the snapshot. What a subscriber knew of keys is void.
+    Begin {
+        /// So many events at most: a key that changes meanwhile is not among them, but comes with the events behind.
+        count: u64,
+    },
+    /// It is over.
+    End {
+        /// The event that the subscriber stands behind now, if it is known.
+        after: Option<EventId>,
+    },
+}
+
+/// A notice that a slow subscriber was given the newest events of each key only: between `after` and `next`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merged {
+    /// The last event that it was given before, if it is known.
+    pub after: Option<EventId>,
+    /// The event that comes next, if it is there already.
+    pub next: Option<EventId>,
+    /// So many events it was not given.
+    pub merged: u64,
+}
+
 /// An event's content: its bytes as they came, and whether they are text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {

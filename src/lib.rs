@@ -14,6 +14,7 @@
 //! - [`stream`]: the log of one stream. The heart of the program: everything else moves bytes into or out of it.
 //! - [`wire`]: the formats, pure functions.
 //! - [`endpoint`]: serves a stream to its subscribers.
+//! - [`auth`]: who is asking, and what they may.
 //! - [`listen`], [`route`], [`server`]: from a listening socket and a URL path to an endpoint.
 //! - [`http_message`], [`tls`]: what hyper and rustls leave to those who use them.
 //! - [`proxy`]: the other way to stand between: bytes pass as they are, over a connection for each client. It knows nothing of
@@ -27,6 +28,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod auth;
 pub mod cli;
 pub mod client;
 pub mod endpoint;

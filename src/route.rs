@@ -32,6 +32,7 @@ use crate::source::produce::Produce;
 use crate::source::upstream::Upstream;
 use crate::source::{Destination, Source};
 use crate::stream::history::Limits;
+use crate::stream::retained::Retain;
 use crate::stream::via::Refusal;
 use pattern::{Key, Pattern};
 use served::{Lease, Served};
@@ -54,6 +55,8 @@ pub struct Policy {
     pub produce: Option<Produce>,
     /// The bounds of each stream's history.
     pub history: Limits,
+    /// What is kept beside it.
+    pub retain: Option<Retain>,
     /// What holds for each subscriber.
     pub subscribers: Settings,
     /// The pages of other servers that are let in.

@@ -3,7 +3,8 @@
 pub mod http;
 pub mod produce;
 pub mod publish;
-mod refusal;
+pub mod refusal;
+pub mod secret;
 pub mod upstream;
 pub mod websocket;
 

@@ -13,21 +13,27 @@ pub mod history;
 pub mod join;
 pub mod places;
 mod rate;
+pub mod retained;
 pub mod tape;
 pub mod usage;
 pub mod via;
+pub mod walk;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::event::{self, Event, EventId, Gap, NewEvent, Origin};
+use crate::event::{self, Event, EventId, Gap, NewEvent, Origin, Payload};
 use crate::wire::Format;
 use cursor::Cursor;
 use history::{Entry, History, Limits};
 use rate::Rate;
+use retained::key::KeySource;
+use retained::{Retain, Retained};
 use tape::{Tape, TapeReader};
+use walk::Walk;
 
 /// The number of the first event appended. Older ones may still come before it.
 const FIRST: u64 = 1 << 62;
@@ -37,6 +43,8 @@ pub struct EventLog {
     origin: Origin,
     /// When it began, in microseconds since the Unix epoch.
     began: u64,
+    /// Where keys come from, if the state is kept.
+    keys: Option<KeySource>,
     state: Mutex<State>,
     /// The number of the next event; changes with each append.
     head: watch::Sender<u64>,
@@ -46,6 +54,8 @@ pub struct EventLog {
 
 struct State {
     history: History,
+    /// The last event of each key, where that is wanted.
+    kept: Option<Retained>,
     /// For each format, while someone reads it.
     tapes: [Option<Tape>; Format::ALL.len()],
     /// The number that the next event from here gets in its id.
@@ -57,8 +67,12 @@ struct State {
 
 /// A subscriber's way into a log: where it stands, what it reads, and what wakes it.
 pub struct Subscription {
+    /// What it gets before that.
+    pub walk: Option<Box<Walk>>,
     /// Where reading starts.
     pub cursor: Cursor,
+    /// The number of the first event that was not there yet.
+    pub live: u64,
     /// The tape to read.
     pub tape: TapeReader,
     /// Changes whenever there may be more to read.
@@ -77,16 +91,24 @@ pub struct Figures {
 impl EventLog {
     /// An empty log with a history within `limits`; a number alone is a limit in bytes.
     pub fn new(limits: impl Into<Limits>) -> Self {
-        Self::with_origin(Origin::random(), limits)
+        Self::retaining(limits, None)
+    }
+
+    /// The same, with the last event of each key beside it.
+    pub fn retaining(limits: impl Into<Limits>, retain: Option<Retain>) -> Self {
+        Self::named(Origin::random(), limits, retain)
     }
 
     /// The same, for the stream whose events bear this name. No two logs may ever have the same one.
-    pub fn with_origin(origin: Origin, limits: impl Into<Limits>) -> Self {
+    pub fn named(origin: Origin, limits: impl Into<Limits>, retain: Option<Retain>) -> Self {
+        let kept = retain.as_ref().map(|retain| Retained::new(retain.bytes));
         Self {
             origin,
             began: event::now(),
+            keys: retain.map(|retain| retain.key),
             state: Mutex::new(State {
                 history: History::new(limits.into(), FIRST),
+                kept,
                 tapes: Default::default(),
                 next_own: 1,
                 scratch: Vec::new(),
@@ -118,14 +140,19 @@ impl EventLog {
 
     /// Appends one event; `gap` is what is known to be missing right before it.
     pub fn append_with_gap(&self, event: impl Into<NewEvent>, gap: Option<Gap>) -> EventId {
+        let mut event = event.into();
+        self.prepare(&mut event.key, &mut event.payload);
         let mut state = self.lock();
-        let id = state.append(self.origin, event.into(), gap);
+        let id = state.append(self.origin, event, gap);
         self.publish(state);
         id
     }
 
     /// Appends events in a row, with nothing between them, and returns their ids.
-    pub fn append_all(&self, events: Vec<NewEvent>) -> Vec<EventId> {
+    pub fn append_all(&self, mut events: Vec<NewEvent>) -> Vec<EventId> {
+        for event in &mut events {
+            self.prepare(&mut event.key, &mut event.payload);
+        }
         let mut state = self.lock();
         let events = events.into_iter();
         let ids = events
@@ -137,7 +164,8 @@ impl EventLog {
 
     /// Appends an event that has its id from elsewhere; false if it is in the log already, or was. `gap` is what is known to
     /// be missing before it, beyond what its id tells.
-    pub fn relay(&self, event: Event, gap: Option<Gap>) -> bool {
+    pub fn relay(&self, mut event: Event, gap: Option<Gap>) -> bool {
+        self.prepare(&mut event.key, &mut event.payload);
         let mut state = self.lock();
         let taken = state.relay(self.origin, event, gap);
         if taken {
@@ -146,10 +174,61 @@ impl EventLog {
         taken
     }
 
-    /// Takes in events from before this log began, oldest first, as far as they are not known: they go before what is held,
-    /// as far as there is room, and subscribers at the live edge do not get them.
-    pub fn backfill(&self, past: impl IntoIterator<Item = Event>) {
+    /// Gives an event its key, if it has none and its payload says it. What has one may be kept for long, and must not keep more
+    /// memory than it needs, such as all that was read from a socket at once.
+    fn prepare(&self, key: &mut Option<Arc<str>>, payload: &mut Payload) {
+        let Some(keys) = &self.keys else { return };
+        if key.is_none() {
+            *key = keys.key(payload);
+        }
+        if key.is_some() {
+            payload.bytes = Bytes::copy_from_slice(&payload.bytes);
+        }
+    }
+
+    /// Whether the last event of each key is kept.
+    pub fn retains(&self) -> bool {
+        self.keys.is_some()
+    }
+
+    /// Takes in an event of the state that an upstream keeps. If it is news to those who read here, it is an event like any
+    /// other; otherwise it is from before everything in this log.
+    pub fn adopt(&self, mut event: Event) {
+        self.prepare(&mut event.key, &mut event.payload);
+        if event.key.is_none() || event.id.origin == self.origin {
+            return;
+        }
         let mut state = self.lock();
+        let last = state.history.places().of(event.id.origin);
+        let last = last.map(|runs| runs.last);
+        let has_passed = last.is_some_and(|last| event.id.seq <= last);
+        // Who reads already has not been given this key with a snapshot, and would never get to know it.
+        let is_news = event.time >= self.began || last.is_some() || state.is_read();
+        if is_news && !has_passed {
+            if state.relay(self.origin, event, None) {
+                self.publish(state);
+            }
+        } else if let Some(kept) = &mut state.kept {
+            kept.remember(event, has_passed);
+        }
+    }
+
+    /// Takes in events from before this log began, oldest first, as far as they are not known: they go before what is held,
+    /// as far as there is room, and subscribers at the live edge do not get them. Where the state is kept, they do: it is theirs.
+    pub fn backfill(&self, past: impl IntoIterator<Item = Event>) {
+        let past = past.into_iter().map(|mut event| {
+            self.prepare(&mut event.key, &mut event.payload);
+            event
+        });
+        let past: Vec<_> = past.collect();
+        let mut state = self.lock();
+        if state.kept.is_some() && state.is_read() {
+            for event in past {
+                state.relay(self.origin, event, None);
+            }
+            self.publish(state);
+            return;
+        }
         let is_known = |event: &Event| {
             let runs = state.history.places().of(event.id.origin);
             event.id.origin == self.origin || runs.is_some_and(|runs| runs.since <= event.id.seq)
@@ -172,7 +251,17 @@ impl EventLog {
                 })
             });
         let entries: Vec<_> = entries.collect();
-        if !state.history.prepend(entries) {
+        let events = state.kept.is_some().then(|| {
+            let events = entries.iter().map(|entry| entry.event.clone());
+            events.collect::<Vec<_>>()
+        });
+        let before = state.history.first();
+        let has_held = state.history.prepend(entries);
+        let first = state.history.first();
+        if let (Some(kept), Some(events)) = (&mut state.kept, events) {
+            kept.prepend(events, before - first, first);
+        }
+        if !has_held {
             return;
         }
         // Links that were there before would miss these events: they have to come again and say what they have.
@@ -320,7 +409,15 @@ impl State {
             since: now,
         };
         self.write_tapes(&entry);
+        if let Some(kept) = &mut self.kept {
+            kept.push(self.history.next(), &entry);
+        }
         self.history.push(entry);
+    }
+
+    /// Whether there are subscribers.
+    fn is_read(&self) -> bool {
+        self.tapes.iter().flatten().any(|tape| !tape.is_unread())
     }
 
     /// Encodes the event for the formats that are read, and drops the tapes that no longer are.
@@ -338,6 +435,9 @@ impl State {
 
     fn evict(&mut self) {
         let oldest = self.history.first();
+        if let Some(kept) = &mut self.kept {
+            kept.let_go(oldest);
+        }
         for tape in self.tapes.iter_mut().flatten() {
             tape.evict_before(oldest);
         }

@@ -9,10 +9,17 @@ pub mod websocket;
 use hyper::header::HeaderName;
 use memchr::memmem;
 
-use crate::event::{Event, Gap};
+use crate::event::{Event, Gap, Merged, Snapshot};
 
 /// Tells in the head of an answer whether the wish for where to begin could be met: `yes`, `partial` or `no`.
 pub const RESUMED: HeaderName = HeaderName::from_static("wsevent-resumed");
+
+/// Tells in the head of an answer that it begins with a snapshot of the stream's state: of so many events at most, as a key that
+/// changes meanwhile comes with the events behind.
+pub const SNAPSHOT: HeaderName = HeaderName::from_static("wsevent-snapshot");
+
+/// The types of what is no event but a notice. Nobody can publish events of these types.
+pub const RESERVED_TYPES: [&str; 3] = [sse::GAP_TYPE, sse::SNAPSHOT_TYPE, sse::MERGED_TYPE];
 
 /// The formats that subscribers read. Each is the same bytes for every subscriber, so an event is encoded once for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +87,42 @@ impl Format {
             Self::Hop => hop::encode_control(&hop::Control::Gap(gap.clone()), out),
             Self::Sse => sse::encode_gap(gap, out),
             Self::Ndjson => ndjson::encode_gap(gap, out),
+        }
+    }
+
+    /// Adds the frame of an event that is part of a snapshot. Where a reader would resume from an event because it has got it, it
+    /// does not show its id: it has not got what was before.
+    pub fn encode_kept(self, event: &Event, out: &mut Vec<u8>) {
+        match self {
+            Self::WebSocket => {
+                out.extend_from_slice(websocket::header(&event.payload).as_ref());
+                out.extend_from_slice(&event.payload.bytes);
+            }
+            Self::Hop => {
+                hop::encode_header(event, out);
+                out.extend_from_slice(&event.payload.bytes);
+            }
+            Self::Sse => sse::encode_kept(event, out),
+            Self::Ndjson => ndjson::encode_kept(event, out),
+        }
+    }
+
+    /// Adds the boundary of a snapshot; nothing where payloads are all there is.
+    pub fn encode_snapshot(self, boundary: &Snapshot, out: &mut Vec<u8>) {
+        match self {
+            Self::WebSocket => {}
+            Self::Hop => hop::encode_control(&hop::Control::Snapshot(boundary.clone()), out),
+            Self::Sse => sse::encode_snapshot(boundary, out),
+            Self::Ndjson => ndjson::encode_snapshot(boundary, out),
+        }
+    }
+
+    /// Adds a notice that events were merged; nothing where payloads are all there is, and on a hop link, where nothing is.
+    pub fn encode_merged(self, merged: &Merged, out: &mut Vec<u8>) {
+        match self {
+            Self::WebSocket | Self::Hop => {}
+            Self::Sse => sse::encode_merged(merged, out),
+            Self::Ndjson => ndjson::encode_merged(merged, out),
         }
     }
 

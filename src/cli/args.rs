@@ -1,11 +1,12 @@
 //! The flags as clap reads them. `--help` is written here.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::auth::AuthArgs;
+use super::connect::ConnectArgs;
 use super::proxy::ProxyArgs;
 use super::route::RouteArgs;
 use super::values;
@@ -94,50 +95,13 @@ pub struct HopArgs {
     #[arg(long, env = "WSEVENT_DRAIN", value_name = "DURATION", default_value = "5s", value_parser = values::duration, help_heading = "Serving")]
     pub drain: Duration,
 
+    /// Who may what
+    #[command(flatten)]
+    pub auth: AuthArgs,
+
     /// What is served
     #[command(flatten)]
     pub route: RouteArgs,
-}
-
-/// How to reach the other side; the same for a hop, for `tail` and for `publish`.
-#[derive(Debug, clap::Args)]
-pub struct ConnectArgs {
-    /// Trust the certificates in this PEM file too, beside the system's, for wss:// and https://
-    #[arg(
-        long,
-        env = "WSEVENT_CONSUME_CA",
-        value_name = "FILE",
-        help_heading = "Connections"
-    )]
-    pub consume_ca: Option<PathBuf>,
-
-    /// Send this header with every request or handshake; repeatable
-    #[arg(
-        long,
-        env = "WSEVENT_CONSUME_HEADER",
-        value_name = "NAME: VALUE",
-        hide_env_values = true,
-        help_heading = "Connections"
-    )]
-    pub consume_header: Vec<String>,
-
-    /// Send this text as a message whenever a WebSocket is connected (not with publish); repeatable, in order
-    #[arg(
-        long,
-        env = "WSEVENT_CONSUME_MESSAGE",
-        value_name = "TEXT",
-        hide_env_values = true,
-        help_heading = "Connections"
-    )]
-    pub consume_message: Vec<String>,
-
-    /// Ping the other side so often; if it is silent for two intervals, it is given up. Who reads SSE gets a comment as often, and every 15 s at least
-    #[arg(long, env = "WSEVENT_PING_INTERVAL", value_name = "DURATION", default_value = "30s", value_parser = values::interval, help_heading = "Connections")]
-    pub ping_interval: Duration,
-
-    /// The largest event to take from anyone
-    #[arg(long, env = "WSEVENT_MAX_MESSAGE_SIZE", value_name = "BYTES", default_value = "1MiB", value_parser = values::message_size, help_heading = "Connections")]
-    pub max_message_size: usize,
 }
 
 /// The subcommands.

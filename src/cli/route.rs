@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::builder::BoolishValueParser;
-use url::Url;
 
-use super::args::ConnectArgs;
-use super::{Usage, connect, given, lines, values};
+use super::connect::{ConnectArgs, EventUrl, connect, event_url, none_to_reach};
+use super::retain::RetainArgs;
+use super::{Usage, given, lines, values};
 use crate::endpoint::fanout::{Overload, Settings};
 use crate::route::pattern::Pattern;
 use crate::route::{Origins, Policy};
@@ -57,7 +57,7 @@ pub struct RouteArgs {
     #[arg(long, env = "WSEVENT_HISTORY_COUNT", value_name = "N", value_parser = values::count, help_heading = "Serving")]
     pub history_count: Option<usize>,
 
-    /// What happens to a subscriber that falls out of history: it is closed with 1013 (SSE and NDJSON end) and may resume, or it skips to the oldest event still held, after a gap notice
+    /// What happens to a subscriber that falls out of history: it is closed with 1013 (SSE and NDJSON end) and may resume, or it skips to the oldest event still held, after a gap notice; or, even before that, events are merged for it (conflate): it is given the newest of each key, with --retain
     #[arg(
         long,
         env = "WSEVENT_OVERLOAD",
@@ -68,6 +68,10 @@ pub struct RouteArgs {
         help_heading = "Serving"
     )]
     pub overload: Overload,
+
+    /// Kept state
+    #[command(flatten)]
+    pub retain: RetainArgs,
 
     /// Let clients publish: by POST, and by messages on a WebSocket
     #[arg(long, env = "WSEVENT_ACCEPT_PUBLISH", value_parser = BoolishValueParser::new(), help_heading = "Serving")]
@@ -140,7 +144,7 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
     let pattern = Pattern::new(path, names).map_err(|error| format!("--serve-path: {error}"))?;
     let urls = consumed(&args, matches)?;
     for url in &urls {
-        let fits = pattern.check_upstream(url);
+        let fits = pattern.check_upstream(&url.url);
         fits.map_err(|why| format!("--consume with --serve-path {pattern}: {why}"))?;
     }
     if !pattern.is_on_demand() {
@@ -156,14 +160,7 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
     let connect = connect(&args.connect, matches, &urls)?;
     let upstreams: Vec<_> = urls.iter().map(|url| connect.upstream(url)).collect();
     if upstreams.is_empty() {
-        for flag in ["consume_ca", "consume_header", "consume_message"] {
-            if given(matches, flag) == 2 {
-                let flag = flag.replace('_', "-");
-                return Err(format!(
-                    "--{flag} says how to reach an upstream, but there is none: add --consume URL"
-                ));
-            }
-        }
+        none_to_reach(matches)?;
     }
     // Who publishes is a source as well.
     let has_source = !upstreams.is_empty() || args.accept_publish;
@@ -172,10 +169,14 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
         rate: args.produce_rate,
         size: args.produce_size,
     });
+    let origins = origins(&args, matches)?;
+    let is_max_given = given(matches, "retain_max") == 2;
+    let retain = args.retain.checked(args.overload, is_max_given)?;
     Ok(Policy {
         pattern,
         upstreams,
         produce,
+        retain,
         history: Limits {
             bytes: args.history,
             count: args.history_count,
@@ -187,7 +188,7 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
             overload: args.overload,
             accept_publish: args.accept_publish,
         },
-        origins: origins(&args, matches)?,
+        origins,
         linger: args.linger,
         max_streams: args.max_streams,
         words: Vec::new(),
@@ -212,7 +213,7 @@ fn origins(args: &RouteArgs, matches: &ArgMatches) -> Usage<Origins> {
 }
 
 /// The event URLs to consume, from `--consume` and from the two flags that say the same for one.
-fn consumed(args: &RouteArgs, matches: &ArgMatches) -> Usage<Vec<Url>> {
+fn consumed(args: &RouteArgs, matches: &ArgMatches) -> Usage<Vec<EventUrl>> {
     let mut urls: Vec<_> = match given(matches, "consume") {
         // URLs hold no white space, so that it can separate them in a variable.
         1 => args
@@ -241,7 +242,7 @@ fn consumed(args: &RouteArgs, matches: &ArgMatches) -> Usage<Vec<Url>> {
                 .into(),
         );
     }
-    urls.into_iter().map(values::event_url).collect()
+    urls.into_iter().map(event_url).collect()
 }
 
 /// Whether to produce random events.

@@ -3,14 +3,15 @@
 use std::env;
 use std::time::Duration;
 
+use hyper::http::Uri;
 use hyper::http::uri::PathAndQuery;
-use hyper::http::{HeaderName, HeaderValue, Uri};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
 use crate::endpoint::fanout::Overload;
 use crate::source::produce::Rate;
+use crate::stream::retained::key::KeySource;
 
 /// A frame must fit a chunk of a tape, which has 32 bits for its length: each byte of a text may become seven (a line end on
 /// SSE).
@@ -97,7 +98,17 @@ pub fn overload(text: &str) -> Result<Overload, String> {
     match text {
         "disconnect" => Ok(Overload::Disconnect),
         "skip" => Ok(Overload::Skip),
-        _ => Err("disconnect or skip is expected".to_owned()),
+        "conflate" => Ok(Overload::Conflate),
+        _ => Err("disconnect, skip or conflate is expected".to_owned()),
+    }
+}
+
+/// Where keys come from.
+pub fn key_source(text: &str) -> Result<KeySource, String> {
+    match text {
+        "key" => Ok(KeySource::Own),
+        _ if text.starts_with('/') => text.parse().map(KeySource::Pointer),
+        _ => Err("key is expected, or a JSON pointer such as /symbol".to_owned()),
     }
 }
 
@@ -220,30 +231,6 @@ pub fn path_and_query(text: &str) -> Result<String, String> {
     match target.parse::<PathAndQuery>() {
         Ok(_) if !text.contains('#') => Ok(target),
         _ => Err("a path of a URL is expected, such as /healthz".to_owned()),
-    }
-}
-
-/// `Name: value`. The value may be a secret, so the error does not show it.
-pub fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text
-        .split_once(':')
-        .ok_or("--consume-header: 'Name: value' is expected")?;
-    let name = name.trim();
-    let parsed = (
-        name.parse::<HeaderName>(),
-        value.trim().parse::<HeaderValue>(),
-    );
-    match parsed {
-        (Ok(name), Ok(mut value)) => {
-            value.set_sensitive(true);
-            Ok((name, value))
-        }
-        (Err(_), _) => Err(
-            "--consume-header: what stands before the colon is not the name of a header".to_owned(),
-        ),
-        (_, Err(_)) => Err(format!(
-            "--consume-header: the value of '{name}' has characters that a header cannot have"
-        )),
     }
 }
 
@@ -389,22 +376,6 @@ mod tests {
             let error = event_url(text).map(|url| url.to_string());
             assert!(
                 error.is_err_and(|error| !error.contains("secret")),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_header_error_does_not_show_the_value() {
-        assert!(header("Authorization: Bearer secret").is_ok());
-        for text in [
-            "secret",
-            "na me: secret",
-            "name secret: x",
-            "name: secret\u{7f}",
-        ] {
-            assert!(
-                !header(text).expect_err("refused").contains("secret"),
                 "{text}"
             );
         }

@@ -95,10 +95,12 @@ enum Sender {
 impl Publish {
     /// Sends all events; an error if one of them was not accepted.
     pub async fn run(self) -> Result<()> {
-        let url = self.upstream.to_string();
+        let upstream = self.upstream.clone();
+        let url = upstream.to_string();
         let mut done = Done::new(self.ids || !matches!(self.data, Data::Lines));
         let result = self.send_all(&mut done).await;
         done.bar.finish_and_clear();
+        let result = result.map_err(|error| anyhow::anyhow!(upstream.reason(&error)));
         result.with_context(|| match done.count {
             0 => url,
             1 => format!("{url}: 1 event was accepted, and then"),

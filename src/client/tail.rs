@@ -4,10 +4,10 @@ mod http;
 mod output;
 mod websocket;
 
+use std::borrow::Cow;
 use std::mem;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 use futures_util::SinkExt;
 use tokio::time::{Instant, sleep};
@@ -15,13 +15,12 @@ use tokio_tungstenite::tungstenite::Message;
 use tracing::{info, warn};
 use url::Url;
 
-use crate::event::{EventId, Gap};
-use crate::reason;
+use crate::event::{EventId, Gap, Merged, Snapshot};
 use crate::source::Backoff;
 use crate::source::http::client::{Answer, Client, EVENT_STREAM, NDJSON, Stream};
 use crate::source::upstream::Upstream;
 use crate::source::websocket::{Connected, Offer};
-use crate::wire::hop::{Begin, Control, Hello};
+use crate::wire::hop::{Begin, Control, Hello, StateWish};
 use output::{Output, output_closed};
 use websocket::Messages;
 
@@ -109,12 +108,13 @@ impl Tail {
                 End::Done | End::OutputClosed => return Ok(()),
                 End::Closed(_) if self.exit_on_close => return Ok(()),
                 End::Lost(error) if self.exit_on_close => {
-                    return Err(error).context(connections.shown);
+                    let reason = connections.upstream.reason(&error);
+                    return Err(anyhow!(reason)).context(connections.shown);
                 }
                 End::Closed(error) | End::Lost(error) => error,
             };
             if !told {
-                let (url, reason) = (&connections.shown, reason::of(&error));
+                let (url, reason) = (&connections.shown, connections.upstream.reason(&error));
                 match connections.were_there {
                     true => warn!(url, %reason, "connection lost, trying again"),
                     false => warn!(url, %reason, "cannot connect, trying again"),
@@ -143,9 +143,9 @@ impl Tail {
 
 /// One connection after the other.
 struct Connections {
+    upstream: Upstream,
     /// For the log.
     shown: String,
-    url: Url,
     /// Says where to begin. Once something has been printed, it would bring that again.
     first_url: Url,
     backoff: Backoff,
@@ -166,7 +166,7 @@ enum Way {
 
 /// A connection that has been made.
 enum Connection {
-    WebSocket(Box<Connected>, Duration),
+    WebSocket(Box<Connected>),
     Http(Box<Stream>),
 }
 
@@ -197,19 +197,17 @@ impl WebSocket {
     async fn connect(&mut self, url: Url, have: &[EventId]) -> Result<Connected> {
         self.upstream.url = url;
         let Some(begin) = self.begin else {
-            let mut connected = self.upstream.connect_raw().await?;
-            self.upstream.greet(&mut connected.link).await?;
-            return Ok(connected);
+            return self.upstream.connect_raw().await;
         };
         let mut connected = self.offer.connect(&self.upstream).await?;
         if !connected.is_hop {
-            self.upstream.greet(&mut connected.link).await?;
             return Ok(connected);
         }
         let hello = Control::Hello(Hello {
             id: None,
             have: have.to_vec(),
             from: if have.is_empty() { begin } else { Begin::First },
+            state: self.state_wish(),
         });
         let hello = Message::text(hello.to_string());
         connected.link.send(hello).await?;
@@ -217,9 +215,22 @@ impl WebSocket {
     }
 }
 
+impl WebSocket {
+    /// What the URL says of the state of the stream, as a server that is asked for that URL would take it.
+    fn state_wish(&self) -> StateWish {
+        let mut query = self.upstream.url.query_pairs();
+        let is_no = |(name, value): (Cow<'_, str>, Cow<'_, str>)| {
+            name == "snapshot" && matches!(&*value, "no" | "0")
+        };
+        match query.any(is_no) {
+            true => StateWish::No,
+            false => StateWish::Missed,
+        }
+    }
+}
+
 impl Connections {
     fn new(tail: &Tail) -> Self {
-        let upstream = Box::new(tail.upstream.clone());
         let http = |accept| {
             let mut client = Client::new(tail.upstream.clone(), accept);
             // Other people's servers know the header only.
@@ -227,8 +238,8 @@ impl Connections {
             Way::Http(Box::new(client))
         };
         Self {
-            shown: upstream.to_string(),
-            url: upstream.url.clone(),
+            upstream: tail.upstream.clone(),
+            shown: tail.upstream.to_string(),
             first_url: tail.first_url(),
             backoff: Backoff::new(),
             were_there: false,
@@ -247,9 +258,7 @@ impl Connections {
         match &mut self.way {
             Way::WebSocket(websocket) => {
                 let connected = websocket.connect(url, &self.have).await?;
-                let ping_interval = websocket.upstream.ping_interval;
-                let connected = Box::new(connected);
-                Ok(Some(Connection::WebSocket(connected, ping_interval)))
+                Ok(Some(Connection::WebSocket(Box::new(connected))))
             }
             Way::Http(client) => {
                 client.set_url(url);
@@ -267,7 +276,7 @@ impl Connections {
         let printed = output.printed();
         let url = match printed {
             0 => self.first_url.clone(),
-            _ => self.url.clone(),
+            _ => self.upstream.url.clone(),
         };
         let connection = match self.connect(url).await {
             Ok(Some(connection)) => connection,
@@ -280,26 +289,35 @@ impl Connections {
             }
             Err(error) => return Ok(End::Lost(error)),
         };
-        if mem::take(told) {
-            match self.were_there {
-                true => info!(url = self.shown, "connected again"),
-                false => info!(url = self.shown, "connected"),
+        if let Connection::WebSocket(connected) = &connection {
+            // Over a raw WebSocket it is said nowhere else.
+            if connected.falls_short && !connected.is_hop && printed == 0 {
+                self.warn_of_wish();
             }
         }
-        self.were_there = true;
-        let since = Instant::now();
-        let end = match connection {
-            Connection::WebSocket(connected, ping_interval) => {
-                // Over a raw WebSocket it is said nowhere else.
-                if connected.falls_short && !connected.is_hop && printed == 0 {
-                    self.warn_of_wish();
+        let mut since = None;
+        let mut tell = || {
+            if mem::take(told) {
+                match self.were_there {
+                    true => info!(url = self.shown, "connected again"),
+                    false => info!(url = self.shown, "connected"),
                 }
-                let mut messages = Messages::new(connected.is_hop, &mut self.have, &self.shown);
-                output
-                    .print_all(connected.link, ping_interval, &mut messages)
-                    .await
+            }
+            self.were_there = true;
+            since = Some(Instant::now());
+        };
+        let end = match connection {
+            Connection::WebSocket(connected) => {
+                let (link, upstream) = (connected.link, &self.upstream);
+                let messages = match connected.is_hop {
+                    true => Messages::of_hop(&mut self.have, &self.shown),
+                    false => Messages::of_others(&upstream.talk, &self.shown),
+                };
+                let interval = upstream.ping_interval;
+                output.print_all(link, interval, messages, tell).await
             }
             Connection::Http(mut stream) => {
+                tell();
                 let backoff = &mut self.backoff;
                 let end = output.print_stream(&mut stream, backoff, &self.shown).await;
                 if let Way::Http(client) = &mut self.way {
@@ -308,8 +326,10 @@ impl Connections {
                 end
             }
         };
-        self.backoff
-            .connection_ended(since, output.printed() > printed);
+        if let Some(since) = since {
+            let brought_events = output.printed() > printed;
+            self.backoff.connection_ended(since, brought_events);
+        }
         end
     }
 
@@ -335,4 +355,25 @@ fn warn_of(gap: &Gap, url: &str) {
         .as_deref()
         .map(|after| after.escape_debug().to_string());
     warn!(url, after, next, lost = gap.lost, "events are missing");
+}
+
+/// Tells of the state that the stream begins with.
+fn tell_of_snapshot(boundary: &Snapshot, url: &str) {
+    match boundary {
+        Snapshot::Begin { count } => info!(url, count, "the state of the stream comes first"),
+        Snapshot::End { .. } => info!(url, "the state of the stream is here"),
+    }
+}
+
+/// Tells that events were merged because they were not read fast enough.
+fn warn_of_merged(merged: &Merged, url: &str) {
+    let id = |id: Option<EventId>| id.map(|id| id.to_string());
+    let (after, next) = (id(merged.after), id(merged.next));
+    warn!(
+        url,
+        after,
+        next,
+        merged = merged.merged,
+        "events were merged"
+    );
 }

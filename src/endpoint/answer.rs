@@ -8,9 +8,9 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use url::form_urlencoded;
 
-use crate::event::Labels;
-use crate::stream::join::{Joined, Resumed, Wish};
-use crate::wire::{Format, RESUMED, sse};
+use crate::event::{Labels, Snapshot};
+use crate::stream::join::{Joined, Resumed, StateWish, Wish};
+use crate::wire::{Format, RESUMED, SNAPSHOT, sse};
 
 /// The id of the last event that a client has (WHATWG HTML, section 9.2.4).
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -130,6 +130,26 @@ pub fn wish(request: &Parts) -> Result<Wish, &'static str> {
     Ok(after.map_or(wish, |id| Wish::After(id.into())))
 }
 
+/// Whether a request wants the state of the stream first: `?snapshot=no` leaves it out. An error says what is wrong with it.
+pub fn state_wish(request: &Parts) -> Result<StateWish, &'static str> {
+    let mut wants = StateWish::Missed;
+    for (_, value) in query(request).filter(|(name, _)| name == "snapshot") {
+        wants = match &*value {
+            "no" | "0" => StateWish::No,
+            "yes" | "1" => StateWish::Missed,
+            _ => return Err("?snapshot= is yes or no"),
+        };
+    }
+    Ok(wants)
+}
+
+/// Adds to the head of an answer that it begins with the state of the stream, if it does.
+pub fn add_state(headers: &mut HeaderMap, joined: &Joined) {
+    if let Some(count) = joined.state {
+        headers.insert(SNAPSHOT, count.into());
+    }
+}
+
 /// What a request says of the events that it publishes: `?type=` and `?key=`.
 pub fn labels(request: &Parts) -> Labels {
     let mut labels = Labels::default();
@@ -171,6 +191,8 @@ pub fn preface(format: Format, wish: &Wish, joined: &Joined) -> Vec<u8> {
     // Who has asked for what is not there any more is still behind it, and asks again if it gets no further.
     let position = match wish {
         Wish::After(id) => Some(Cow::Borrowed(&**id)),
+        // Where it stands it is told at the end of the snapshot: who is cut off within it, begins anew.
+        _ if joined.state.is_some() => None,
         _ => joined.before.map(|id| id.to_string().into()),
     };
     let mut preface = match format {
@@ -179,6 +201,9 @@ pub fn preface(format: Format, wish: &Wish, joined: &Joined) -> Vec<u8> {
     };
     for gap in &joined.gaps {
         format.encode_gap(gap, &mut preface);
+    }
+    if let Some(count) = joined.state {
+        format.encode_snapshot(&Snapshot::Begin { count }, &mut preface);
     }
     preface
 }
@@ -268,6 +293,15 @@ mod tests {
         assert_eq!(wish("?last_event_id=a-1", Some("b-2")), after("b-2"));
         assert_eq!(wish("?history=all", Some("b-2")), after("b-2"));
         assert_eq!(wish("?last_event_id=", Some("")), Ok(Wish::Live));
+        let state = |query: &str| {
+            let request = Request::get(format!("/events{query}"));
+            state_wish(&request.body(()).expect("a request").into_parts().0)
+        };
+        assert_eq!(state("?history=7"), Ok(StateWish::Missed));
+        assert_eq!(state("?snapshot=yes"), Ok(StateWish::Missed));
+        assert_eq!(state("?snapshot=no"), Ok(StateWish::No));
+        assert_eq!(state("?snapshot=0&x=1"), Ok(StateWish::No));
+        assert!(state("?snapshot=later").is_err());
         for wrong in ["?history=", "?history=-1", "?history=some"] {
             assert!(wish(wrong, None).is_err(), "{wrong}");
         }

@@ -18,8 +18,10 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tracing::info;
 
 use super::fanout::{Ender, Overload};
+use crate::stream::cursor::Cursor;
 use crate::stream::tape::Pending;
 use crate::stream::usage::User;
+use crate::stream::walk::Walk;
 use crate::stream::{EventLog, Subscription};
 use crate::wire::Format;
 
@@ -28,6 +30,9 @@ pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// So much is handed on at a time, in whole events: a copy, so that whoever does not read keeps no part of a tape alive.
 const PIECE: usize = 16 << 10;
+
+/// A reader that has been given so much since it had everything, and has as much before it, is slow.
+const BEHIND: usize = 64 << 10;
 
 /// A body that is all there.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
@@ -100,6 +105,12 @@ struct Following {
     joined: Instant,
     first: u64,
     sent: u64,
+    /// Bytes it has been given from the tape since it had everything.
+    given: usize,
+    /// So many events it was not given, because there were newer ones.
+    merged: u64,
+    /// How many events it was given by walks, less those that they passed.
+    walked: i64,
     reason: Cow<'static, str>,
 }
 
@@ -115,6 +126,9 @@ pub fn follow(follower: Follower) -> Body {
         joined: Instant::now(),
         first: follower.subscription.cursor.index,
         sent: 0,
+        given: 0,
+        merged: 0,
+        walked: 0,
         reason: "closed by the subscriber".into(),
         follower,
     };
@@ -129,66 +143,146 @@ pub fn follow(follower: Follower) -> Body {
 impl Following {
     /// The next piece of the body; none when it is over.
     async fn next(&mut self) -> Option<Bytes> {
-        let Follower {
-            log,
-            format,
-            overload,
-            ender,
-            activity,
-            preface,
-            subscription: Subscription { cursor, tape, head },
-            ..
-        } = &mut self.follower;
         loop {
-            activity.note();
-            if !preface.is_empty() {
-                return Some(std::mem::take(preface));
+            self.follower.activity.note();
+            if !self.follower.preface.is_empty() {
+                return Some(std::mem::take(&mut self.follower.preface));
             }
             // Before looking: there may always be more.
+            let ender = &self.follower.ender;
             if ender.token().is_cancelled() {
                 self.reason = ender.farewell().reason;
                 return None;
             }
-            // Before looking: what comes from here on wakes.
-            head.mark_unchanged();
-            // Neither asleep nor while the connection takes no more does a reader keep a part of the tape alive.
-            let mut chunk = None;
-            match tape.pending(*cursor, &mut chunk) {
-                Pending::Frames { slice, end, .. } => {
-                    if slice.len() <= PIECE {
-                        *cursor = end;
-                        return Some(Bytes::copy_from_slice(&slice));
-                    }
-                    let (len, frames) = format.boundary_at_or_after(&slice, PIECE);
-                    cursor.position += len as u64;
-                    cursor.index += frames;
-                    return Some(Bytes::copy_from_slice(&slice[..len]));
+            if self.follower.subscription.walk.is_some() {
+                match self.next_of_walk() {
+                    Some(piece) => return Some(piece),
+                    None => continue,
                 }
-                Pending::Evicted if *overload == Overload::Skip => {
-                    let (oldest, gap) = log.skip(*format, cursor.index);
-                    *cursor = oldest;
-                    let mut notice = Vec::new();
-                    format.encode_gap(&gap, &mut notice);
-                    return Some(notice.into());
-                }
-                Pending::Evicted => {
-                    self.reason = "too slow: history has moved past this subscriber".into();
-                    return None;
-                }
-                Pending::CaughtUp => {}
             }
-            drop(chunk);
-            tokio::select! {
-                _ = head.changed() => {}
-                _ = self.heartbeat.tick() => {
-                    if !format.heartbeat().is_empty() {
-                        return Some(Bytes::from_static(format.heartbeat()));
+            // Before looking: what comes from here on wakes.
+            self.follower.subscription.head.mark_unchanged();
+            match self.next_of_tape() {
+                Next::Piece(piece) => return Some(piece),
+                Next::Walk(behind, walk) => {
+                    self.walked -= walk.span() as i64;
+                    self.given = 0;
+                    self.follower.subscription.cursor = behind;
+                    self.follower.subscription.walk = Some(Box::new(walk));
+                }
+                Next::Over => return None,
+                Next::CaughtUp => {
+                    self.given = 0;
+                    if let Some(heartbeat) = self.sleep().await {
+                        return Some(heartbeat);
                     }
                 }
-                () = ender.token().cancelled() => {}
             }
         }
     }
+
+    /// Until there may be something to do; what is to be said meanwhile, if it takes long.
+    async fn sleep(&mut self) -> Option<Bytes> {
+        let Follower {
+            format,
+            ender,
+            subscription: Subscription { head, .. },
+            ..
+        } = &mut self.follower;
+        tokio::select! {
+            _ = head.changed() => None,
+            _ = self.heartbeat.tick() => {
+                let heartbeat = format.heartbeat();
+                (!heartbeat.is_empty()).then(|| Bytes::from_static(heartbeat))
+            }
+            () = ender.token().cancelled() => None,
+        }
+    }
+
+    /// What comes before the tape; none when that is over and there is nothing more to say about it.
+    fn next_of_walk(&mut self) -> Option<Bytes> {
+        let Follower {
+            log,
+            format,
+            subscription,
+            ..
+        } = &mut self.follower;
+        let walk = subscription.walk.as_mut()?;
+        if let Some(piece) = walk.next(log, *format, PIECE) {
+            let (_, frames) = walk.advance(&piece, piece.bytes.len());
+            self.walked += frames as i64;
+            return Some(piece.bytes.into());
+        }
+        let ended = subscription.walk.take()?.end(log, *format);
+        self.merged += ended.merged;
+        Some(ended.notice.into()).filter(|notice: &Bytes| !notice.is_empty())
+    }
+
+    fn next_of_tape(&mut self) -> Next {
+        let Follower {
+            log,
+            format,
+            overload,
+            subscription: Subscription {
+                cursor, live, tape, ..
+            },
+            ..
+        } = &mut self.follower;
+        let left = tape.newest().position.saturating_sub(cursor.position);
+        let is_slow = self.given >= BEHIND && left > BEHIND as u64 && cursor.index >= *live;
+        if is_slow
+            && *overload == Overload::Conflate
+            && let Some((behind, walk)) = log.catch_up(*format, cursor.index, false)
+        {
+            return Next::Walk(behind, walk);
+        }
+        // Neither asleep nor while the connection takes no more does a reader keep a part of the tape alive.
+        let mut chunk = None;
+        match tape.pending(*cursor, &mut chunk) {
+            Pending::Frames { slice, end, .. } => {
+                let (len, to) = match slice.len() <= PIECE {
+                    true => (slice.len(), end),
+                    false => {
+                        let (len, frames) = format.boundary_at_or_after(&slice, PIECE);
+                        let to = Cursor {
+                            position: cursor.position + len as u64,
+                            index: cursor.index + frames,
+                        };
+                        (len, to)
+                    }
+                };
+                *cursor = to;
+                self.given += len;
+                Next::Piece(Bytes::copy_from_slice(&slice[..len]))
+            }
+            Pending::Evicted if *overload == Overload::Skip => {
+                let (oldest, gap) = log.skip(*format, cursor.index);
+                *cursor = oldest;
+                let mut notice = Vec::new();
+                format.encode_gap(&gap, &mut notice);
+                Next::Piece(notice.into())
+            }
+            Pending::Evicted => {
+                if *overload == Overload::Conflate
+                    && let Some((behind, walk)) = log.catch_up(*format, cursor.index, true)
+                {
+                    return Next::Walk(behind, walk);
+                }
+                self.reason = "too slow: history has moved past this subscriber".into();
+                Next::Over
+            }
+            Pending::CaughtUp => Next::CaughtUp,
+        }
+    }
+}
+
+/// What there is on a tape for a reader.
+enum Next {
+    Piece(Bytes),
+    /// It reads on here, behind this walk.
+    Walk(Cursor, Walk),
+    CaughtUp,
+    Over,
 }
 
 /// However it ends.
@@ -202,7 +296,8 @@ impl Drop for Following {
             transport = follower.format.name(),
             reason = &*self.reason,
             duration = ?self.joined.elapsed(),
-            events = follower.subscription.cursor.index - self.first,
+            events = (follower.subscription.cursor.index - self.first).saturating_add_signed(self.walked),
+            merged = (self.merged > 0).then_some(self.merged),
             bytes = self.sent,
             "subscriber disconnected"
         );

@@ -35,7 +35,9 @@ use tracing::info;
 
 use crate::endpoint::websocket::input::{Input, Unheard};
 use crate::event::Labels;
+use crate::stream::cursor::Cursor;
 use crate::stream::usage::User;
+use crate::stream::walk::Walk;
 use crate::stream::{EventLog, Subscription};
 use crate::wire::Format;
 use connection::Connection;
@@ -52,6 +54,9 @@ pub enum Overload {
     Disconnect,
     /// It goes on with the oldest event still held, after a gap notice.
     Skip,
+    /// When it can take more, it is given the newest event of each key only; even before it falls out of history. For streams
+    /// whose state is kept.
+    Conflate,
 }
 
 /// What holds for each subscriber of a stream.
@@ -155,6 +160,15 @@ impl Audience {
         }
     }
 
+    /// For a subscriber that stands at `at` and is behind: where it reads on and what it gets before that, if events are to be
+    /// merged for it.
+    fn catch_up(&self, at: Cursor, is_passed: bool) -> Option<(Cursor, Walk)> {
+        match self.overload() {
+            Overload::Conflate => self.log.catch_up(self.format, at.index, is_passed),
+            Overload::Disconnect | Overload::Skip => None,
+        }
+    }
+
     /// How many heartbeats may pass without a sign of life. Who pages through a body in a terminal takes his time.
     fn patience(&self) -> u32 {
         if self.format.is_body() { 4 } else { 2 }
@@ -251,13 +265,12 @@ impl Fanout {
         let shard =
             &self.shards[self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()];
         let input = Input::new(self.max_message_size);
-        let Subscription { cursor, tape, head } = arrival.subscription;
+        let head = arrival.subscription.head.clone();
         let connection = Arc::new(Connection::new(
             arrival.socket,
             address,
             arrival.preface,
-            cursor,
-            tape,
+            arrival.subscription,
             shard.tick(),
         ));
         // Before anything is written: who has an answer is counted.

@@ -58,7 +58,11 @@ impl Served {
         ender: Ender,
         tasks: &TaskTracker,
     ) -> Self {
-        let log = Arc::new(EventLog::with_origin(origin, policy.history));
+        let log = Arc::new(EventLog::named(
+            origin,
+            policy.history,
+            policy.retain.clone(),
+        ));
         let settings = &policy.subscribers;
         Self {
             via: Arc::new(Via::new(Instance {

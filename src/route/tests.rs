@@ -7,6 +7,7 @@ fn policy(path: &str) -> Policy {
         upstreams: vec![],
         produce: None,
         history: Limits::from(1 << 20),
+        retain: None,
         subscribers: Settings {
             ping_interval: Duration::from_secs(30),
             max_message_size: 1 << 20,

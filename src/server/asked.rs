@@ -19,7 +19,7 @@ use crate::route::Route;
 use crate::route::pattern::Key;
 use crate::route::served::Lease;
 use crate::source::publish;
-use crate::stream::join::{Resumed, Wish};
+use crate::stream::join::{Resumed, StateWish, Wish};
 use crate::wire::{Format, RESUMED, hop};
 
 /// A request for a stream, which may not be there yet.
@@ -82,7 +82,7 @@ impl Asked<'_> {
             }
         };
         self.check_origin()?;
-        let wish = self.wish()?;
+        let (wish, wants) = self.wish()?;
         if request.method == Method::HEAD {
             let headers = answer::headers(format, Resumed::No);
             return Ok(Outcome::Answer(with_headers(headers, body::full(""))));
@@ -90,8 +90,9 @@ impl Asked<'_> {
         let lease = self.open().await?;
         let stream = &lease.stream;
         stream.log.wait_for(&wish).await;
-        let joined = stream.log.subscribe(format, &wish);
+        let joined = stream.log.subscribe_with(format, &wish, wants);
         let mut headers = answer::headers(format, joined.resumed);
+        answer::add_state(&mut headers, &joined);
         let preface = answer::preface(format, &wish, &joined);
         if alone && request.version < Version::HTTP_2 {
             self.origin.let_read(&mut headers);
@@ -138,7 +139,7 @@ impl Asked<'_> {
             let response = response.map(body::full);
             return Ok(Outcome::Upgrade(response, Handover { lease, kind }));
         }
-        let wish = self.wish()?;
+        let (wish, wants) = self.wish()?;
         let publish = match self.route.policy.subscribers.accept_publish {
             false => Err(Unheard::Nobody),
             true => {
@@ -151,10 +152,11 @@ impl Asked<'_> {
         let log = &lease.stream.log;
         log.wait_for(&wish).await;
         // Before the handshake is answered: what comes once the client knows that it is subscribed must reach it.
-        let joined = log.subscribe(Format::WebSocket, &wish);
+        let joined = log.subscribe_with(Format::WebSocket, &wish, wants);
         let mut response = handshake::response(accept);
         let resumed = HeaderValue::from_static(joined.resumed.as_str());
         response.headers_mut().insert(RESUMED, resumed);
+        answer::add_state(response.headers_mut(), &joined);
         let kind = Kind::WebSocket(joined.subscription, publish);
         let response = response.map(body::full);
         Ok(Outcome::Upgrade(response, Handover { lease, kind }))
@@ -207,8 +209,10 @@ impl Asked<'_> {
         }
     }
 
-    fn wish(&self) -> Result<Wish, Refusal> {
+    /// Where the stream is to begin, and whether with its state.
+    fn wish(&self) -> Result<(Wish, StateWish), Refusal> {
         let wish = answer::wish(self.request);
+        let wish = wish.and_then(|wish| Ok((wish, answer::state_wish(self.request)?)));
         wish.map_err(|reason| refusal(StatusCode::BAD_REQUEST, reason))
     }
 }

@@ -13,17 +13,22 @@ use super::upstream::{Presence, Upstream};
 use super::{Backoff, Destination};
 use crate::event::{EventId, Gap};
 use crate::stream::EventLog;
-use client::{Answer, Client, EVENT_STREAM_OR_NDJSON};
+use client::{Answer, Client, EVENT_STREAM_OR_NDJSON, NDJSON_OR_EVENT_STREAM};
 use decode::Item;
 
 /// Reads `upstream` until `stop` is cancelled, or until the server says that there is no more to come. However
 /// often the upstream goes away, it is tried again, and told the last id that it gave.
 pub async fn consume(upstream: Upstream, to: Destination, stop: &CancellationToken) {
+    // Only that says the keys of events, and the ids of those that are state.
+    let accept = match to.log.retains() {
+        true => NDJSON_OR_EVENT_STREAM,
+        false => EVENT_STREAM_OR_NDJSON,
+    };
     let mut reading = Reading {
         presence: Presence::of(&upstream, &to),
         name: upstream.to_string(),
         has_met: false,
-        client: Client::new(upstream, EVENT_STREAM_OR_NDJSON),
+        client: Client::new(upstream, accept),
         backoff: Backoff::new(),
         appender: Appender {
             log: &to.log,
@@ -136,7 +141,16 @@ impl Appender<'_> {
                 }
                 false
             }
-            Item::Unusable(_) | Item::Retry(_) => false,
+            Item::Kept(event) => {
+                if self.log.retains() {
+                    self.log.adopt(event);
+                }
+                true
+            }
+            // Without an id it cannot be told from what is here. A hop that keeps the state asks for NDJSON first.
+            Item::KeptUnnamed(_) => false,
+            // What was merged is told by the ids.
+            Item::Snapshot(_) | Item::Merged(_) | Item::Unusable(_) | Item::Retry(_) => false,
         }
     }
 

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use crate::event::{EventId, Kind, Labels, NewEvent, Payload};
 use crate::stream::EventLog;
 use crate::wire::cloudevents::{self, CloudEvent, Name};
-use crate::wire::ndjson;
+use crate::wire::{RESERVED_TYPES, ndjson};
 use content::{Content, only};
 use repeated::Repeated;
 
@@ -44,8 +44,6 @@ const TRUSTED: usize = 64 << 10;
 const MAX_LABEL: usize = 1 << 10;
 /// After so many events of a request others get their turn.
 const TURN: usize = 1_000;
-/// The type of what is no event but a notice that some are missing.
-const GAP_TYPE: &str = "wsevent.gap";
 
 const CE_ID: HeaderName = HeaderName::from_static("ce-id");
 const CE_SOURCE: HeaderName = HeaderName::from_static("ce-source");
@@ -102,9 +100,9 @@ pub fn check_labels(labels: &Labels) -> Result<(), Refused> {
 
 fn check_label(name: &str, label: Option<&str>) -> Result<(), Refused> {
     match label {
-        Some(GAP_TYPE) if name == "type" => Err(Refused::bad(format!(
-            "the type {GAP_TYPE} is not for events"
-        ))),
+        Some(text) if name == "type" && RESERVED_TYPES.contains(&text) => {
+            Err(Refused::bad(format!("the type {text} is not for events")))
+        }
         Some(text) if text.len() > MAX_LABEL => Err(Refused::bad(format!(
             "the {name} is longer than {MAX_LABEL} bytes"
         ))),

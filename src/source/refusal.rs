@@ -1,6 +1,7 @@
-//! An upstream that answers, but not with what it was asked for.
+//! An upstream that answers, but not with what it was asked for; and what that means to those who wait for its events.
 
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,15 +10,15 @@ use hyper::body::Body;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio::time::timeout;
+use tokio_rustls::rustls::{AlertDescription, Error as TlsError};
 
+use super::secret::repeats;
 use super::upstream::Upstream;
 
 /// The most that is repeated of what an upstream says, in bytes.
 const MAX_SAID: usize = 200;
 /// How long it may take to say it.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// What is shorter stands in many texts by chance.
-const SHORTEST_SECRET: usize = 4;
 
 /// The answer of an upstream that refuses.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ impl Refused {
         Self {
             status,
             said: line(&said)
-                .filter(|line| !repeats_a_secret(upstream, line))
+                .filter(|line| !repeats(&upstream.secrets(), line))
                 .unwrap_or_default(),
         }
     }
@@ -91,81 +92,95 @@ fn line(said: &[u8]) -> Option<String> {
     Some(format!("{}{dots}", line[..cut].escape_debug()))
 }
 
-/// Whether the upstream says to everyone who reads the log what only it was told.
-fn repeats_a_secret(upstream: &Upstream, line: &str) -> bool {
-    let mut secrets: Vec<String> = Vec::new();
-    for value in upstream.headers.values() {
-        let value = String::from_utf8_lossy(value.as_bytes());
-        secrets.extend(value.split_whitespace().map(str::to_owned));
+/// What is there is something else than was asked for, and stays that however often it is asked.
+#[derive(Debug)]
+pub struct Unfit(
+    /// What it is instead.
+    pub String,
+);
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
-    let url = &upstream.url;
-    for part in [url.username(), url.password().unwrap_or_default()] {
-        secrets.push(part.to_owned());
-        let decoded = percent_encoding::percent_decode_str(part);
-        secrets.push(decoded.decode_utf8_lossy().into_owned());
+}
+
+impl std::error::Error for Unfit {}
+
+/// What a failed attempt to connect means to those who wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The upstream may be there again in a while.
+    Away,
+    /// It is not for us, as far as can be known.
+    Refused {
+        /// The status to answer with: its own, or 502 where it has none that fits.
+        status: u16,
+    },
+}
+
+/// The verdict on a failed attempt to connect, or on how a connection has ended.
+pub fn verdict(error: &anyhow::Error) -> Verdict {
+    let bad_gateway = Verdict::Refused {
+        status: StatusCode::BAD_GATEWAY.as_u16(),
+    };
+    for cause in error.chain() {
+        if let Some(refused) = cause.downcast_ref::<Refused>() {
+            return match refused.status {
+                StatusCode::REQUEST_TIMEOUT
+                | StatusCode::TOO_EARLY
+                | StatusCode::TOO_MANY_REQUESTS => Verdict::Away,
+                status if status.is_server_error() => Verdict::Away,
+                status if status.is_client_error() => Verdict::Refused {
+                    status: status.as_u16(),
+                },
+                _ => bad_gateway,
+            };
+        }
+        if cause.is::<Unfit>() || is_no_http(cause) || is_tls_for_good(cause) {
+            return bad_gateway;
+        }
     }
-    secrets.extend(url.query().map(str::to_owned));
-    secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
-    secrets
-        .iter()
-        .any(|secret| secret.len() >= SHORTEST_SECRET && line.contains(secret))
+    Verdict::Away
+}
+
+/// An answer that cannot be read.
+fn is_no_http(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let error = cause.downcast_ref::<hyper::Error>();
+    error.is_some_and(hyper::Error::is_parse)
+}
+
+/// What is wrong with a TLS handshake is mostly wrong with a certificate, or between versions: that stays so.
+fn is_tls_for_good(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = |error: &io::Error| {
+        error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref())
+            .cloned()
+    };
+    let error = match cause.downcast_ref::<io::Error>() {
+        Some(error) => inner(error),
+        None => cause.downcast_ref::<TlsError>().cloned(),
+    };
+    match error {
+        Some(TlsError::AlertReceived(alert)) => !matches!(
+            alert,
+            AlertDescription::CloseNotify
+                | AlertDescription::UserCanceled
+                | AlertDescription::InternalError
+        ),
+        Some(
+            TlsError::InvalidCertificate(_)
+            | TlsError::InvalidMessage(_)
+            | TlsError::PeerIncompatible(_)
+            | TlsError::PeerMisbehaved(_)
+            | TlsError::NoCertificatesPresented
+            | TlsError::UnsupportedNameType
+            | TlsError::NoApplicationProtocol,
+        ) => true,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use http_body_util::Full;
-
-    use super::*;
-
-    fn upstream() -> Upstream {
-        let mut headers = HeaderMap::new();
-        headers.insert("x-key", HeaderValue::from_static("Bearer b3arer"));
-        Upstream {
-            url: "ws://me:pa%35word@host/x?key=t0ken+s"
-                .parse()
-                .expect("a URL"),
-            headers,
-            messages: Vec::new(),
-            tls: None,
-            max_message_size: 0,
-            ping_interval: Duration::ZERO,
-        }
-    }
-
-    async fn said(status: u16, content_type: &str, body: &str) -> String {
-        let response = Response::builder()
-            .status(status)
-            .header(header::CONTENT_TYPE, content_type)
-            .body(Full::new(Bytes::from(body.to_owned())))
-            .expect("a response");
-        Refused::read(&upstream(), response).await.to_string()
-    }
-
-    #[tokio::test]
-    async fn one_line_of_plain_text_is_repeated() {
-        const BARE: &str = "the upstream answered 404 Not Found";
-        let plain = "Text/Plain; charset=utf-8";
-        for (content_type, body, expected) in [
-            (plain, "no such stream\nat all\n", ": no such stream"),
-            (plain, "", ""),
-            (plain, "\u{1b}[31mred", ": \\u{1b}[31mred"),
-            ("text/html", "<h1>no</h1>", ""),
-            ("application/json", "{}", ""),
-        ] {
-            let said = said(404, content_type, body).await;
-            assert_eq!(said, format!("{BARE}{expected}"), "{body:?}");
-        }
-        let long = said(500, plain, &"é".repeat(1_000)).await;
-        assert!(long.ends_with("é...") && long.len() < 300, "{long}");
-        let other = said(302, plain, "over there").await;
-        assert_eq!(other, "the upstream answered 302 Found");
-    }
-
-    #[tokio::test]
-    async fn what_only_the_upstream_was_told_is_not_repeated() {
-        for secret in ["b3arer", "pa5word", "pa%35word", "t0ken s", "key=t0ken+s"] {
-            let said = said(401, "text/plain", &format!("I do not know '{secret}'")).await;
-            assert_eq!(said, "the upstream answered 401 Unauthorized");
-        }
-    }
-}
+mod tests;

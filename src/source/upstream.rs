@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::Request;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -23,6 +23,9 @@ use tracing::{debug, info, warn};
 use url::Url;
 
 use super::Destination;
+use super::refusal::{Unfit, Verdict, verdict};
+use super::secret::{Secret, conceal};
+use super::websocket::login::Talk;
 use crate::listen;
 use crate::reason;
 use crate::stream::via::Via;
@@ -37,10 +40,12 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Upstream {
     /// `ws://`, `wss://`, `http://` or `https://`.
     pub url: Url,
+    /// What stands in the URL for variables of the environment, as they are and as in a URL: secrets, perhaps.
+    pub variables: Vec<String>,
     /// Sent with each handshake or request.
-    pub headers: HeaderMap,
-    /// Sent in order as text messages on each connect of a WebSocket.
-    pub messages: Vec<String>,
+    pub headers: Vec<(HeaderName, Secret)>,
+    /// What a foreign WebSocket is told, and what of its messages counts.
+    pub talk: Talk,
     /// For `wss://` and `https://`.
     pub tls: Option<Arc<ClientConfig>>,
     /// The largest message taken, in bytes.
@@ -51,7 +56,7 @@ pub struct Upstream {
 
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        shown(&self.url).fmt(f)
+        self.shown(&self.url).fmt(f)
     }
 }
 
@@ -66,6 +71,36 @@ pub fn shown(url: &Url) -> Url {
 }
 
 impl Upstream {
+    /// A URL for logs and error texts, without what variables stand for in this upstream's.
+    pub fn shown(&self, url: &Url) -> String {
+        conceal(&self.variables, shown(url).as_str())
+    }
+
+    /// Why something has failed, in one line. Servers repeat what they are told, so what only they are told is left out.
+    pub fn reason(&self, error: &anyhow::Error) -> String {
+        conceal(&self.secrets(), &reason::of(error))
+    }
+
+    /// What only the upstream is told.
+    pub fn secrets(&self) -> Vec<String> {
+        let mut secrets = self.variables.clone();
+        for (_, value) in &self.headers {
+            let value = value.last();
+            // A scheme before it is no secret, but who repeats that repeats the rest.
+            secrets.extend(value.split_whitespace().map(str::to_owned));
+        }
+        let url = &self.url;
+        for part in [url.username(), url.password().unwrap_or_default()] {
+            secrets.push(part.to_owned());
+            let decoded = percent_encoding::percent_decode_str(part);
+            secrets.push(decoded.decode_utf8_lossy().into_owned());
+        }
+        secrets.extend(url.query().map(str::to_owned));
+        secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
+        self.talk.secrets(&mut secrets);
+        secrets
+    }
+
     /// Whether this URL plainly leads to one of these addresses. A name other than localhost is not looked up.
     pub fn is_at(&self, addresses: &[SocketAddr]) -> bool {
         let host = self.url.host_str().unwrap_or_default();
@@ -75,11 +110,15 @@ impl Upstream {
 
     /// Adds the headers that are meant for this upstream and for no other: credentials from the URL, and what the user
     /// says, which takes the place of what is there.
-    pub fn introduce(&self, headers: &mut HeaderMap) -> Result<()> {
+    pub async fn introduce(&self, headers: &mut HeaderMap) -> Result<()> {
         if let Some(credentials) = self.credentials()? {
             headers.insert(header::AUTHORIZATION, credentials);
         }
-        headers.extend(self.headers.clone());
+        let mut own = HeaderMap::new();
+        for (name, value) in &self.headers {
+            own.append(name, header_value(&value.read().await?, name)?);
+        }
+        headers.extend(own);
         Ok(())
     }
 
@@ -96,6 +135,14 @@ impl Upstream {
         value.set_sensitive(true);
         Ok(Some(value))
     }
+}
+
+/// A value that a header can have (RFC 9110, section 5.5). It may be a secret, so the error does not show it.
+pub fn header_value(value: &str, name: &HeaderName) -> Result<HeaderValue> {
+    let wrong = || format!("the value of '{name}' has characters that a header cannot have");
+    let mut value = HeaderValue::from_str(value.trim()).with_context(wrong)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// A GET request for what a URL names, with the header Host and no other (RFC 9112, section 3.2).
@@ -128,7 +175,8 @@ pub async fn open_stream(
         return Ok(MaybeTlsStream::Plain(socket));
     }
     let tls = tls.context("there are no TLS settings")?.clone();
-    let name = ServerName::try_from(host.to_owned())?;
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| Unfit(format!("no certificate can be for '{host}'")))?;
     let connecting = TlsConnector::from(tls).connect(name, socket);
     let connected = connecting.await.map_err(|error| no_tls(url, error))?;
     Ok(MaybeTlsStream::Rustls(connected))
@@ -140,16 +188,40 @@ fn no_tls(url: &Url, error: io::Error) -> anyhow::Error {
     match cause {
         Some(TlsError::InvalidMessage(InvalidMessage::InvalidContentType)) => {
             let plain = if url.scheme() == "wss" { "ws" } else { "http" };
-            anyhow::anyhow!("there is no TLS at this port; did you mean {plain}://?")
+            Unfit(format!(
+                "there is no TLS at this port; did you mean {plain}://?"
+            ))
+            .into()
         }
         _ => error.into(),
     }
 }
 
+/// Of a name that there is not, another attempt knows no more; of a name server that is away it does. The error of
+/// getaddrinfo(3) comes with its text alone, which depends on the C library: these are EAI_NONAME and EAI_NODATA as glibc,
+/// musl, macOS and the BSDs put them. What is none of them may get better.
+fn no_address(host: &str, error: io::Error) -> anyhow::Error {
+    const UNKNOWN: [&str; 7] = [
+        "Name or service not known",
+        "No address associated with hostname",
+        "Name does not resolve",
+        "Name has no usable address",
+        "nodename nor servname provided, or not known",
+        "No address associated with nodename",
+        "no address associated with name",
+    ];
+    let text = reason::io_text(&error);
+    match UNKNOWN.iter().any(|unknown| text.contains(unknown)) {
+        true => Unfit(format!("there is no host named '{host}' ({text})")).into(),
+        false => error.into(),
+    }
+}
+
 /// Tries the host's addresses in turn.
 async fn open_socket(host: &str, port: u16) -> Result<TcpStream> {
-    let mut failure = anyhow::anyhow!("{host} has no address");
-    for address in lookup_host((host, port)).await? {
+    let mut failure = Unfit(format!("{host} has no address")).into();
+    let addresses = lookup_host((host, port)).await;
+    for address in addresses.map_err(|error| no_address(host, error))? {
         match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(socket)) => return Ok(socket),
             Ok(Err(error)) => failure = error.into(),
@@ -161,6 +233,7 @@ async fn open_socket(host: &str, port: u16) -> Result<TcpStream> {
 
 /// Tells the log when an upstream is lost and when it is back, not each attempt; and the list of streams whether it is there.
 pub struct Presence {
+    upstream: Upstream,
     url: String,
     is_lost: bool,
     was_connected: bool,
@@ -172,6 +245,7 @@ impl Presence {
     /// There has been no connection yet.
     pub fn of(upstream: &Upstream, to: &Destination) -> Self {
         Self {
+            upstream: upstream.clone(),
             url: upstream.to_string(),
             is_lost: false,
             was_connected: false,
@@ -190,17 +264,19 @@ impl Presence {
 
     /// An attempt to connect has failed, or a connection has ended.
     pub fn lost(&mut self, error: &anyhow::Error) {
-        let reason = reason::of(error);
-        let refused = error.downcast_ref::<super::refusal::Refused>();
-        let refused = refused.filter(|refused| refused.status.is_client_error());
-        let refused = refused.map(|refused| (refused.status.as_u16(), reason.clone()));
-        self.via.lost(self.number, refused);
+        let reason = self.upstream.reason(error);
+        let refused = match verdict(error) {
+            Verdict::Refused { status } => Some(status),
+            Verdict::Away => None,
+        };
+        let refusal = refused.map(|status| (status, reason.clone()));
+        self.via.lost(self.number, refusal);
         if std::mem::replace(&mut self.is_lost, true) {
-            debug!(url = self.url, %reason, "upstream still away");
+            debug!(url = self.url, %reason, refused, "upstream still away");
         } else if self.was_connected {
-            warn!(url = self.url, %reason, "upstream lost");
+            warn!(url = self.url, %reason, refused, "upstream lost");
         } else {
-            warn!(url = self.url, %reason, "cannot reach upstream, trying again");
+            warn!(url = self.url, %reason, refused, "cannot reach upstream, trying again");
         }
     }
 
@@ -209,5 +285,52 @@ impl Presence {
         const REASON: &str = "upstream has ended: it answered 204";
         self.via.lost(self.number, Some((204, REASON.to_owned())));
         info!(url = self.url, "{REASON}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_there_is_not_is_told_from_a_name_server_that_is_away() {
+        let failed = |text: &str| {
+            let text = format!("failed to lookup address information: {text}");
+            no_address("feed.example", io::Error::other(text))
+        };
+        for text in [
+            "Name or service not known",
+            "No address associated with hostname",
+            "Name does not resolve",
+            "nodename nor servname provided, or not known",
+        ] {
+            assert_eq!(verdict(&failed(text)), Verdict::Refused { status: 502 });
+        }
+        for text in [
+            "Temporary failure in name resolution",
+            "Try again",
+            "System error",
+        ] {
+            assert_eq!(verdict(&failed(text)), Verdict::Away);
+        }
+    }
+
+    #[test]
+    fn what_stands_for_a_variable_is_not_shown() {
+        let upstream = Upstream {
+            url: Url::parse("wss://h/k%201234/abc?k%201234").expect("a URL"),
+            variables: vec!["k 1234".into(), "k%201234".into(), "abc".into()],
+            headers: Vec::new(),
+            talk: Talk::default(),
+            tls: None,
+            max_message_size: 0,
+            ping_interval: Duration::ZERO,
+        };
+        assert_eq!(upstream.to_string(), "wss://h/.../abc?...");
+        let error = anyhow::anyhow!("redirected to wss://h/k%201234, says 'k 1234'");
+        assert_eq!(
+            upstream.reason(&error),
+            "redirected to wss://h/..., says '...'"
+        );
     }
 }

@@ -2,6 +2,8 @@
 //! another wsevent serves is read as a hop link, so that events keep their ids and nothing is lost or repeated.
 
 mod handshake;
+pub mod login;
+pub mod pattern;
 mod reader;
 
 use std::time::Duration;
@@ -13,6 +15,7 @@ use reader::Reader;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::frame::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
@@ -57,8 +60,10 @@ impl Upstream {
     }
 
     async fn try_connect(&self, offer: bool) -> Result<Connected> {
+        // What cannot be sent needs no connection.
+        let request = handshake::request(self, offer).await?;
         let stream = open_stream(&self.url, self.tls.as_ref()).await?;
-        let (stream, early, agreed) = handshake::shake_hands(self, stream, offer).await?;
+        let (stream, early, agreed) = handshake::shake_hands(self, stream, request).await?;
         // A hop sends what it has until it gets through, so what is too large is for the reader to pass over.
         let most = match agreed.is_hop {
             true => self.max_message_size.max(MAX_HOP_MESSAGE),
@@ -76,14 +81,6 @@ impl Upstream {
             falls_short: agreed.falls_short,
         })
     }
-
-    /// Sends the messages that belong to each connect.
-    pub async fn greet(&self, link: &mut Link) -> Result<()> {
-        for message in &self.messages {
-            link.send(Message::text(message.as_str())).await?;
-        }
-        Ok(())
-    }
 }
 
 /// Reads `upstream` until `stop` is cancelled. However often the upstream goes away, it is tried again; the log tells when
@@ -100,10 +97,17 @@ pub async fn consume(upstream: Upstream, to: Destination, stop: &CancellationTok
         };
         let error = match connected {
             Ok(connected) => {
-                let since = Instant::now();
-                let tell = || presence.connected();
+                let mut since = None;
+                let tell = || {
+                    presence.connected();
+                    since = Some(Instant::now());
+                };
                 let result = reader.read(connected, &upstream, tell, stop).await;
-                backoff.connection_ended(since, reader.take_count() > 0);
+                let brought_events = reader.take_count() > 0;
+                // One that does not let in is none, however long it took, and whatever came meanwhile.
+                if let Some(since) = since {
+                    backoff.connection_ended(since, brought_events);
+                }
                 match result {
                     Ok(()) => return,
                     Err(error) => error,
@@ -153,22 +157,26 @@ pub async fn close(link: &mut Link, frame: Option<CloseFrame>) {
     let _ = timeout(CLOSE_TIMEOUT, farewell).await;
 }
 
-/// Pings the other end of a link, and notices when it is silent.
+/// Pings the other end of a link, and notices when it is silent. A foreign one is sent messages besides, if it wants that.
 pub struct Heartbeat {
     pings: Interval,
     unanswered: u32,
+    keepalive: Option<(Utf8Bytes, Interval)>,
 }
 
 impl Heartbeat {
     /// The first ping comes after one interval.
     pub fn new(ping_interval: Duration) -> Self {
-        let mut pings = interval(ping_interval);
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        pings.reset();
         Self {
-            pings,
+            pings: every(ping_interval),
             unanswered: 0,
+            keepalive: None,
         }
+    }
+
+    /// From here on this text is sent so often, too.
+    pub fn keep_alive(&mut self, text: String, interval: Duration) {
+        self.keepalive = Some((text.into(), every(interval)));
     }
 
     /// The next message, as the link yields it; an error when two pings had no answer of any kind.
@@ -187,13 +195,39 @@ impl Heartbeat {
                     // A broken connection shows at the next read.
                     let _ = timeout(CLOSE_TIMEOUT, link.send(Message::Ping(Bytes::new()))).await;
                 }
+                text = due(&mut self.keepalive) => {
+                    let _ = timeout(CLOSE_TIMEOUT, link.send(Message::Text(text))).await;
+                }
             }
         }
     }
 }
 
+/// Waits until the text is to be sent once more.
+async fn due(keepalive: &mut Option<(Utf8Bytes, Interval)>) -> Utf8Bytes {
+    match keepalive {
+        Some((text, interval)) => {
+            interval.tick().await;
+            text.clone()
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Something to do so often, and not the more often when some have been missed.
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.reset();
+    ticks
+}
+
 /// What to tell an upstream that has sent what cannot be taken (RFC 6455, section 7.4.1).
 pub fn complaint(error: &anyhow::Error) -> Option<CloseFrame> {
+    let error = match error.downcast_ref::<login::Failed>() {
+        Some(failed) => &failed.cause,
+        None => error,
+    };
     let code = match error.downcast_ref::<Error>()? {
         Error::Capacity(_) => CloseCode::Size,
         Error::Utf8(_) => CloseCode::Invalid,

@@ -81,7 +81,7 @@ impl History {
     /// Appends an event and lets go of the oldest ones until the bounds hold again. Its id must be new here.
     pub fn push(&mut self, entry: Entry) {
         self.places.push(entry.event.id, self.next());
-        self.bytes += cost(&entry);
+        self.bytes += cost(&entry.event);
         self.entries.push_back(entry);
         while self.is_over() {
             self.pop();
@@ -96,11 +96,12 @@ impl History {
         }
         let first = self.first;
         for entry in older.into_iter().rev() {
-            self.bytes += cost(&entry);
+            self.bytes += cost(&entry.event);
             let id = entry.event.id;
             self.entries.push_front(entry);
             if self.is_over() {
-                self.bytes -= self.entries.pop_front().as_ref().map_or(0, cost);
+                let oldest = self.entries.pop_front();
+                self.bytes -= oldest.map_or(0, |oldest| cost(&oldest.event));
                 break;
             }
             self.first -= 1;
@@ -132,7 +133,7 @@ impl History {
 
     fn pop(&mut self) {
         if let Some(oldest) = self.entries.pop_front() {
-            self.bytes -= cost(&oldest);
+            self.bytes -= cost(&oldest.event);
             self.places.pop(oldest.event.id);
             self.first += 1;
             self.has_let_go = true;
@@ -172,10 +173,11 @@ impl History {
     }
 }
 
-fn cost(entry: &Entry) -> usize {
-    let texts = [&entry.event.event_type, &entry.event.key];
+/// So many bytes an event counts for.
+pub(super) fn cost(event: &Event) -> usize {
+    let texts = [&event.event_type, &event.key];
     let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
-    entry.event.payload.bytes.len() + texts + OVERHEAD
+    event.payload.bytes.len() + texts + OVERHEAD
 }
 
 #[cfg(test)]

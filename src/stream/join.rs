@@ -7,8 +7,9 @@ use tokio::time::timeout;
 use super::cursor::Cursor;
 use super::places::Runs;
 use super::tape::Tape;
+use super::walk::Walk;
 use super::{EventLog, State, Subscription};
-use crate::event::{EventId, Gap};
+use crate::event::{EventId, Gap, Snapshot};
 use crate::wire::Format;
 
 /// How long a subscriber that wants to go on waits for this instance to have what it had: a relay that has just started, or
@@ -33,6 +34,17 @@ pub enum Wish {
         /// Whether it has missed what is not held any more of other origins.
         from_first: bool,
     },
+}
+
+/// Whether a subscriber wants to be given the state of the stream first, where it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateWish {
+    /// It does not.
+    No,
+    /// Unless it goes on where it was, without having missed anything.
+    Missed,
+    /// Wherever it begins.
+    Yes,
 }
 
 /// Whether a wish could be met: the header `Wsevent-Resumed`.
@@ -65,6 +77,8 @@ pub struct Joined {
     pub resumed: Resumed,
     /// What the subscriber has missed, to be told before the first event.
     pub gaps: Vec<Gap>,
+    /// So many events at most are the state of the stream, which comes first; none if there is no such part.
+    pub state: Option<u64>,
     /// So many events were there before.
     pub backlog: u64,
     /// The event before the one that it begins with, if it is known.
@@ -84,30 +98,57 @@ impl EventLog {
         self.subscribe(format, &Wish::Live).subscription
     }
 
-    /// Subscribes to `format`, from where `wish` says as far as it can be met.
+    /// Subscribes to `format`, from where `wish` says as far as it can be met; with the state of the stream, unless that goes on
+    /// where it was.
     pub fn subscribe(&self, format: Format, wish: &Wish) -> Joined {
+        self.subscribe_with(format, wish, StateWish::Missed)
+    }
+
+    /// Subscribes to `format`, from where `wish` says as far as it can be met, with what is wanted of the state from before that.
+    pub fn subscribe_with(&self, format: Format, wish: &Wish, wants: StateWish) -> Joined {
         let mut state = self.lock();
         state.history.forget_old(crate::event::now);
         state.evict();
         let start = state.start(wish);
         let next = state.history.next();
+        let before = state.history.places().id_at(start.index - 1);
+        let goes_on = matches!(wish, Wish::After(_) | Wish::Beyond { .. });
+        let is_due = match wants {
+            StateWish::No => false,
+            StateWish::Missed => !goes_on || start.resumed != Resumed::Yes,
+            StateWish::Yes => true,
+        };
+        let kept = state.kept.as_ref().filter(|_| is_due);
+        let count = kept.map(|kept| kept.count(start.index));
+        let walk = count.map(|_| {
+            let mut end = Vec::new();
+            format.encode_snapshot(&Snapshot::End { after: before }, &mut end);
+            Box::new(Walk::through_state(start.index, end))
+        });
         let cursor = state.cursor(format, start.index);
         let tape = state.tape(format);
         Joined {
             subscription: Subscription {
+                walk,
                 cursor,
+                live: next,
                 tape: tape.reader(),
                 head: self.head.subscribe(),
             },
             resumed: start.resumed,
             gaps: start.gaps,
+            state: count,
             backlog: next - start.index,
-            before: state.history.places().id_at(start.index - 1),
+            before,
         }
     }
 
     /// Waits until this instance knows what `wish` refers to, or cannot be expected to any more.
     pub async fn wait_for(&self, wish: &Wish) {
+        if self.retains() {
+            // The state of the stream is its past.
+            self.wait_for_past().await;
+        }
         let Wish::After(id) = wish else { return };
         let Ok(id) = id.parse::<EventId>() else {
             return;
@@ -278,7 +319,7 @@ impl State {
     }
 
     /// The tape of a format; a new one begins at the live edge.
-    fn tape(&mut self, format: Format) -> &mut Tape {
+    pub(super) fn tape(&mut self, format: Format) -> &mut Tape {
         let next = self.history.next();
         self.tapes[format as usize].get_or_insert_with(|| Tape::new(next))
     }

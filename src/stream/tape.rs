@@ -306,6 +306,11 @@ impl TapeReader {
         self.lock().front().map_or(NOWHERE, first)
     }
 
+    /// The place behind the newest frame.
+    pub fn newest(&self) -> Cursor {
+        self.lock().back().map_or(NOWHERE, |chunk| chunk.end())
+    }
+
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Chunk>>> {
         // A panic elsewhere cannot leave the row half-changed: each change is one push or pop.
         self.row.lock().unwrap_or_else(PoisonError::into_inner)

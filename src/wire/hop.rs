@@ -15,7 +15,7 @@ use hyper::header::HeaderName;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use super::websocket;
-use crate::event::{Event, EventId, Gap, Kind, Origin, Payload};
+use crate::event::{Event, EventId, Gap, Kind, Origin, Payload, Snapshot};
 
 /// The subprotocol's name (RFC 6455, section 1.9).
 pub const SUBPROTOCOL: &str = "wsevent.v1";
@@ -49,6 +49,8 @@ pub enum Control {
     Gap(Gap),
     /// The path to the origin has changed.
     Path(Vec<Instance>),
+    /// A boundary of a snapshot, which only who asks for it gets.
+    Snapshot(Snapshot),
 }
 
 /// What a downstream hop wants.
@@ -60,6 +62,20 @@ pub struct Hello {
     pub have: Vec<EventId>,
     /// Where to begin with other origins.
     pub from: Begin,
+    /// Whether it wants the state that the upstream keeps.
+    pub state: StateWish,
+}
+
+/// Whether a hop wants the state that its upstream keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StateWish {
+    /// It does not know what to do with it.
+    #[default]
+    No,
+    /// It has none of it yet.
+    Yes,
+    /// It has had it, and wants it again if it has missed events.
+    Missed,
 }
 
 /// Where a link begins, as far as it does not go on.
@@ -170,7 +186,19 @@ impl fmt::Display for Control {
                     Begin::First => f.write_str(" from=first")?,
                     Begin::After(id) => write!(f, " from={id}")?,
                 }
+                match hello.state {
+                    StateWish::No => {}
+                    StateWish::Yes => f.write_str(" state=yes")?,
+                    StateWish::Missed => f.write_str(" state=missed")?,
+                }
                 write_list(f, "have", &hello.have)
+            }
+            Self::Snapshot(Snapshot::Begin { count }) => {
+                write!(f, "!snapshot state=begin count={count}")
+            }
+            Self::Snapshot(Snapshot::End { after }) => {
+                f.write_str("!snapshot state=end")?;
+                after.map_or(Ok(()), |after| write!(f, " after={after}"))
             }
             Self::Welcome(welcome) => {
                 write!(f, "!welcome backlog={}", welcome.backlog)?;
@@ -261,6 +289,20 @@ fn decode_control(line: &str) -> Result<Message, Wrong> {
                 Some("first") => Begin::First,
                 Some(text) => begin(text)?,
             },
+            state: match field("state") {
+                Some("yes") => StateWish::Yes,
+                Some("missed") => StateWish::Missed,
+                _ => StateWish::No,
+            },
+        }),
+        "snapshot" => Control::Snapshot(match field("state") {
+            Some("begin") => Snapshot::Begin {
+                count: optional(field("count"), "count= is no number")?.unwrap_or(0),
+            },
+            Some("end") => Snapshot::End {
+                after: optional(field("after"), "after= is no event id")?,
+            },
+            _ => return Err(Wrong("a snapshot neither begins nor ends")),
         }),
         "welcome" => Control::Welcome(Welcome {
             path: list(field("path"), "path= is no list of instances")?,
@@ -381,11 +423,11 @@ mod tests {
                 id: Some(Origin(1)),
                 have: vec![id(3), id(4)],
                 from: Begin::Last(7),
+                ..Hello::default()
             }),
             Control::Hello(Hello {
-                id: None,
-                have: vec![],
                 from: Begin::Live,
+                ..Hello::default()
             }),
             Control::Hello(Hello {
                 from: Begin::First,
@@ -412,6 +454,18 @@ mod tests {
                 lost: None,
             }),
             Control::Path(vec![instance("[::1]:80")]),
+            Control::Hello(Hello {
+                state: StateWish::Yes,
+                have: vec![id(3)],
+                ..Hello::default()
+            }),
+            Control::Hello(Hello {
+                state: StateWish::Missed,
+                ..Hello::default()
+            }),
+            Control::Snapshot(Snapshot::Begin { count: 12 }),
+            Control::Snapshot(Snapshot::End { after: None }),
+            Control::Snapshot(Snapshot::End { after: Some(id(9)) }),
         ] {
             let line = control.to_string();
             assert_eq!(
@@ -440,6 +494,10 @@ mod tests {
             "!hello from=some",
             "!welcome backlog=-1",
             "!gap next=x",
+            "!snapshot",
+            "!snapshot state=over",
+            "!snapshot state=begin count=x",
+            "!snapshot state=end after=x",
         ] {
             assert!(decode(Payload::text(wrong)).is_err(), "{wrong:?}");
         }

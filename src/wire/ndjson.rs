@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use crate::event::{Event, EventId, Gap, Kind, NewEvent, Payload};
+use crate::event::{Event, EventId, Gap, Kind, Merged, NewEvent, Payload, Snapshot};
 
 /// The last microsecond that RFC 3339 can write: the year has four digits.
 const MAX_TIME: u64 = 253_402_300_799_999_999;
@@ -34,12 +34,27 @@ const TWO_DATA: &str = "both data and data_base64";
 pub enum Line {
     /// An event.
     Event(Event),
+    /// An event of a snapshot.
+    Kept(Event),
     /// Events were lost here.
     Gap(Gap),
+    /// A boundary of a snapshot.
+    Snapshot(Snapshot),
+    /// Events were merged here.
+    Merged(Merged),
 }
 
 /// Appends the line of one event. A time behind the year 9999 is written as the end of that year.
 pub fn encode(event: &Event, out: &mut Vec<u8>) {
+    encode_event(event, false, out);
+}
+
+/// Appends the line of an event of a snapshot, which says so.
+pub fn encode_kept(event: &Event, out: &mut Vec<u8>) {
+    encode_event(event, true, out);
+}
+
+fn encode_event(event: &Event, snapshot: bool, out: &mut Vec<u8>) {
     let payload = &event.payload.bytes[..];
     let optional = [&event.event_type, &event.key];
     let optional: usize = optional.into_iter().flatten().map(|text| text.len()).sum();
@@ -57,6 +72,7 @@ pub fn encode(event: &Event, out: &mut Vec<u8>) {
             key: event.key.as_deref(),
             data,
             data_base64,
+            snapshot,
         },
         out,
     );
@@ -67,18 +83,37 @@ pub fn encode_gap(gap: &Gap, out: &mut Vec<u8>) {
     append(&GapLine { gap: gap.into() }, out);
 }
 
+/// Appends the boundary of a snapshot.
+pub fn encode_snapshot(boundary: &Snapshot, out: &mut Vec<u8>) {
+    let snapshot = boundary.into();
+    append(&SnapshotLine { snapshot }, out);
+}
+
+/// Appends the line that tells of merged events.
+pub fn encode_merged(merged: &Merged, out: &mut Vec<u8>) {
+    let merged = merged.into();
+    append(&MergedLine { merged }, out);
+}
+
 fn append(object: &impl Serialize, out: &mut Vec<u8>) {
     // The keys are strings, the time is one that has a date, and a Vec takes all that is written.
     serde_json::to_writer(&mut *out, object).expect("nothing here fails to be JSON");
     out.push(b'\n');
 }
 
-/// Reads a line of a stream that [`encode`] and [`encode_gap`] wrote; members that they do not write mean nothing.
+/// Reads a line of a stream that was written here; members that they do not write mean nothing.
 pub fn decode(line: &[u8]) -> Result<Line, String> {
     let members: LineMembers = read_object(line)?;
     if let Some(gap) = members.gap {
         return gap.try_into().map(Line::Gap);
     }
+    if let Some(merged) = members.merged {
+        return merged.try_into().map(Line::Merged);
+    }
+    let is_kept = match (&members.id, members.snapshot) {
+        (None, Some(raw)) => return decode_snapshot_object(raw.get()).map(Line::Snapshot),
+        (_, raw) => raw.is_some_and(|raw| raw.get() == "true"),
+    };
     let id = members.id.ok_or("neither an event with an id nor a gap")?;
     let time = members.time.ok_or("no time")?;
     let payload = match (members.data, members.data_base64) {
@@ -87,13 +122,17 @@ pub fn decode(line: &[u8]) -> Result<Line, String> {
         (None, None) => return Err(NO_DATA.to_owned()),
         (Some(_), Some(_)) => return Err(TWO_DATA.to_owned()),
     };
-    Ok(Line::Event(Event {
+    let event = Event {
         id: parse_id(&id.0)?,
         time: parse_time(&time.0)?,
         event_type: members.event_type.map(|text| text.0.into()),
         key: members.key.map(|text| text.0.into()),
         payload,
-    }))
+    };
+    Ok(match is_kept {
+        true => Line::Kept(event),
+        false => Line::Event(event),
+    })
 }
 
 /// Reads a line that somebody publishes: `data` or `data_base64`, and perhaps `type` and `key`. A string as `data` is a
@@ -139,6 +178,97 @@ struct EventObject<'a> {
         serialize_with = "as_optional_text"
     )]
     data_base64: Option<Base64Display<'a, 'static, GeneralPurpose>>,
+    #[serde(skip_serializing_if = "is_false")]
+    snapshot: bool,
+}
+
+#[derive(Serialize)]
+struct SnapshotLine<'a> {
+    snapshot: SnapshotObject<'a>,
+}
+
+#[derive(Serialize)]
+struct MergedLine<'a> {
+    merged: MergedObject<'a>,
+}
+
+/// A boundary of a snapshot as JSON. It is the same in all text formats.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub(super) enum SnapshotObject<'a> {
+    Begin {
+        count: u64,
+    },
+    End {
+        #[serde(borrow)]
+        after: Option<Text<'a>>,
+    },
+}
+
+impl From<&Snapshot> for SnapshotObject<'_> {
+    fn from(boundary: &Snapshot) -> Self {
+        match *boundary {
+            Snapshot::Begin { count } => Self::Begin { count },
+            Snapshot::End { after } => Self::End {
+                after: after.map(id_text),
+            },
+        }
+    }
+}
+
+impl TryFrom<SnapshotObject<'_>> for Snapshot {
+    type Error = String;
+
+    fn try_from(object: SnapshotObject<'_>) -> Result<Self, String> {
+        Ok(match object {
+            SnapshotObject::Begin { count } => Self::Begin { count },
+            SnapshotObject::End { after } => Self::End {
+                after: after.map(|after| parse_id(&after.0)).transpose()?,
+            },
+        })
+    }
+}
+
+/// What was merged, as JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(expecting = "an object")]
+pub(super) struct MergedObject<'a> {
+    #[serde(borrow)]
+    after: Option<Text<'a>>,
+    #[serde(borrow)]
+    next: Option<Text<'a>>,
+    merged: u64,
+}
+
+impl From<&Merged> for MergedObject<'_> {
+    fn from(merged: &Merged) -> Self {
+        Self {
+            after: merged.after.map(id_text),
+            next: merged.next.map(id_text),
+            merged: merged.merged,
+        }
+    }
+}
+
+impl TryFrom<MergedObject<'_>> for Merged {
+    type Error = String;
+
+    fn try_from(object: MergedObject<'_>) -> Result<Self, String> {
+        let id = |text: Option<Text<'_>>| text.map(|text| parse_id(&text.0)).transpose();
+        Ok(Self {
+            after: id(object.after)?,
+            next: id(object.next)?,
+            merged: object.merged,
+        })
+    }
+}
+
+fn id_text(id: EventId) -> Text<'static> {
+    Text(id.to_string().into())
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Serialize)]
@@ -159,13 +289,13 @@ pub(super) struct GapObject<'a> {
 
 /// A string, borrowed where it has no escapes. serde borrows a `Cow` only where it is not inside an `Option`.
 #[derive(Serialize, Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> From<&'a Gap> for GapObject<'a> {
     fn from(gap: &'a Gap) -> Self {
         Self {
             after: gap.after.as_deref().map(|after| Text(after.into())),
-            next: gap.next.map(|next| Text(next.to_string().into())),
+            next: gap.next.map(id_text),
             lost: gap.lost,
         }
     }
@@ -188,10 +318,24 @@ pub(super) fn decode_gap_object(text: &str) -> Result<Gap, String> {
     read_object::<GapObject>(text.as_bytes())?.try_into()
 }
 
+/// Reads what is behind `"snapshot":` in a line that is no event.
+pub(super) fn decode_snapshot_object(text: &str) -> Result<Snapshot, String> {
+    read_object::<SnapshotObject>(text.as_bytes())?.try_into()
+}
+
+/// Reads what is behind `"merged":` in a line.
+pub(super) fn decode_merged_object(text: &str) -> Result<Merged, String> {
+    read_object::<MergedObject>(text.as_bytes())?.try_into()
+}
+
 #[derive(Deserialize)]
 struct LineMembers<'a> {
     #[serde(borrow)]
     gap: Option<GapObject<'a>>,
+    #[serde(borrow)]
+    merged: Option<MergedObject<'a>>,
+    #[serde(borrow)]
+    snapshot: Option<&'a RawValue>,
     #[serde(borrow)]
     id: Option<Text<'a>>,
     #[serde(borrow)]

@@ -12,9 +12,11 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use memchr::memchr2;
+use serde::Serialize;
 
-use super::ndjson::GapObject;
-use crate::event::{Event, Gap, Kind};
+use super::RESERVED_TYPES;
+use super::ndjson::{GapObject, MergedObject, SnapshotObject};
+use crate::event::{Event, Gap, Kind, Merged, Snapshot};
 pub use parser::{Item, Parser, TooLarge};
 
 /// A comment and the end of a block that has no data: it keeps a connection alive and means nothing (WHATWG HTML,
@@ -24,6 +26,12 @@ pub const HEARTBEAT: &[u8] = b":\n\n";
 /// The event type that tells of lost events. Such a block has no id, so that it never becomes what a reader resumes
 /// from, and an event of this type that somebody published can be told from it.
 pub const GAP_TYPE: &str = "wsevent.gap";
+
+/// The event type of a snapshot's boundaries. Without an id, like all that is no event.
+pub const SNAPSHOT_TYPE: &str = "wsevent.snapshot";
+
+/// The event type that tells of merged events.
+pub const MERGED_TYPE: &str = "wsevent.merged";
 
 /// How the data of a binary payload begins: a `data:` URL (RFC 2397).
 const BINARY_MARKER: &str = "data:application/octet-stream;base64,";
@@ -36,10 +44,22 @@ const MAX_OVERHEAD: usize = 64;
 /// In text each CR, LF and CRLF becomes the end of a `data:` line, the only line end that the format has: a reader gets
 /// LF for all of them. A type cannot hold a line end at all; CR and LF are left out of it.
 pub fn encode(event: &Event, out: &mut Vec<u8>) {
-    let payload = &event.payload.bytes[..];
-    let event_type = event.event_type.as_deref();
-    out.reserve(MAX_OVERHEAD + event_type.map_or(0, str::len) + payload.len());
     writeln!(out, "id: {}", event.id).expect("a Vec takes all that is written");
+    encode_without_id(event, event.event_type.as_deref(), out);
+}
+
+/// Appends the block of an event of a snapshot: the same without an id, as a browser that came back behind it would miss what it
+/// has not got of the snapshot.
+pub fn encode_kept(event: &Event, out: &mut Vec<u8>) {
+    // Somebody else's server may give an event such a type. Without an id it would be taken for a notice.
+    let event_type = event.event_type.as_deref();
+    let event_type = event_type.filter(|event_type| !RESERVED_TYPES.contains(event_type));
+    encode_without_id(event, event_type, out);
+}
+
+fn encode_without_id(event: &Event, event_type: Option<&str>, out: &mut Vec<u8>) {
+    let payload = &event.payload.bytes[..];
+    out.reserve(MAX_OVERHEAD + event_type.map_or(0, str::len) + payload.len());
     if let Some(event_type) = event_type {
         out.extend_from_slice(b"event: ");
         for part in event_type.split(['\r', '\n']) {
@@ -87,10 +107,28 @@ fn encode_binary(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// Appends the block that tells of lost events: of the type [`GAP_TYPE`] and without an id.
 pub fn encode_gap(gap: &Gap, out: &mut Vec<u8>) {
-    write!(out, "event: {GAP_TYPE}\ndata: ").expect("a Vec takes all that is written");
+    encode_notice(GAP_TYPE, &GapObject::from(gap), out);
+}
+
+/// Appends the boundary of a snapshot. The end is followed by a block that has nothing but the id of where the reader stands now:
+/// that sets what a browser resumes from, and is no event to it (WHATWG HTML, section 9.2.6).
+pub fn encode_snapshot(boundary: &Snapshot, out: &mut Vec<u8>) {
+    encode_notice(SNAPSHOT_TYPE, &SnapshotObject::from(boundary), out);
+    if let Snapshot::End { after: Some(id) } = boundary {
+        write!(out, "id: {id}\n\n").expect("a Vec takes all that is written");
+    }
+}
+
+/// Appends the block that tells of merged events.
+pub fn encode_merged(merged: &Merged, out: &mut Vec<u8>) {
+    encode_notice(MERGED_TYPE, &MergedObject::from(merged), out);
+}
+
+/// A block without an id.
+fn encode_notice(event_type: &str, data: &impl Serialize, out: &mut Vec<u8>) {
+    write!(out, "event: {event_type}\ndata: ").expect("a Vec takes all that is written");
     // JSON escapes line ends.
-    serde_json::to_writer(&mut *out, &GapObject::from(gap))
-        .expect("a Vec takes all that is written");
+    serde_json::to_writer(&mut *out, data).expect("a Vec takes all that is written");
     out.extend_from_slice(b"\n\n");
 }
 
@@ -117,6 +155,16 @@ pub fn decode_binary(data: &str) -> Option<Vec<u8>> {
 /// The gap that the data of a [`GAP_TYPE`] block without an id tells of.
 pub fn decode_gap(data: &str) -> Result<Gap, String> {
     super::ndjson::decode_gap_object(data)
+}
+
+/// The boundary that the data of a [`SNAPSHOT_TYPE`] block without an id is.
+pub fn decode_snapshot(data: &str) -> Result<Snapshot, String> {
+    super::ndjson::decode_snapshot_object(data)
+}
+
+/// What the data of a [`MERGED_TYPE`] block without an id tells.
+pub fn decode_merged(data: &str) -> Result<Merged, String> {
+    super::ndjson::decode_merged_object(data)
 }
 
 #[cfg(test)]

@@ -275,3 +275,39 @@ async fn what_the_page_has_to_copy_reads_events_with_a_type() {
     assert_eq!(browser.problems(page).await, [""; 0]);
     browser.close().await;
 }
+
+#[tokio::test]
+async fn the_page_shows_kept_state_and_resumes_behind_it() {
+    let args = [
+        "--accept-publish",
+        "--retain",
+        "key",
+        "--history-count",
+        "1",
+    ];
+    let hop = Hop::start(&args).await;
+    for (query, payload) in [
+        ("?key=a", "1"),
+        ("?key=b", "2"),
+        ("?key=a", "3"),
+        ("", "no key"),
+    ] {
+        publish(&hop, query, TEXT, &[payload.as_bytes()]).await;
+    }
+    let mut browser = Browser::start().await;
+    let page = browser.open(&page_of(&hop)).await;
+    browser.in_state(page, "live").await;
+    let payloads = async |browser: &mut Browser, count| {
+        let rows = browser.rows(page, count).await;
+        rows.into_iter().map(|row| row.3).collect::<Vec<_>>()
+    };
+    assert_eq!(payloads(&mut browser, 3).await, ["no key", "3", "2"]);
+    let mark = |name: &str| format!("document.querySelector('[data-testid={name}]')?.textContent");
+    let begin = browser.until(page, &mark("snapshot")).await;
+    assert_eq!(begin, "snapshot: 2 keys");
+    browser.until(page, &mark("snapshot-end")).await;
+    publish(&hop, "?key=b", TEXT, &[b""]).await;
+    assert_eq!(payloads(&mut browser, 4).await[0], "empty");
+    assert_eq!(browser.problems(page).await, [""; 0]);
+    browser.close().await;
+}

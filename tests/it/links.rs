@@ -63,7 +63,7 @@ impl Down {
     }
 
     /// The next message, which must be text.
-    async fn line(&mut self) -> String {
+    pub async fn line(&mut self) -> String {
         match self.next().await {
             Message::Text(text) => text.to_string(),
             other => panic!("not text: {other:?}"),
@@ -71,7 +71,7 @@ impl Down {
     }
 
     /// The next event: its number and its payload.
-    async fn event(&mut self) -> (u64, String) {
+    pub async fn event(&mut self) -> (u64, String) {
         let message = self.line().await;
         let (line, payload) = message.split_once('\n').expect("an event");
         let id = line.split(' ').next().expect("an id");

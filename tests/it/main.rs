@@ -1,5 +1,6 @@
 //! Tests of the real binary, against servers and clients of this file's neighbours and of other people.
 
+mod auth_files;
 mod browser;
 mod chain;
 mod cli;
@@ -10,12 +11,15 @@ mod handshake;
 mod harness;
 mod http_source;
 mod links;
+mod login;
+mod on_demand;
 mod peers;
 mod produce;
 mod protocol;
 mod proxying;
 mod publish;
 mod reading;
+mod retained;
 mod secrets;
 mod shutdown;
 mod slow;

@@ -50,7 +50,7 @@ async fn trouble(upstream: &mut Upstream) {
 
 #[tokio::test]
 async fn no_secret_is_in_the_log_of_a_hop() {
-    for level in ["info", "debug", "wsevent=trace"] {
+    for level in ["info", "debug", "wsevent=trace", "trace"] {
         let mut upstream = Upstream::new();
         let url = url(&upstream);
         let args = [&ARGS[..], &["--consume", &url, "--log-level", level]].concat();

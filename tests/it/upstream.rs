@@ -22,6 +22,7 @@ async fn an_upstream_that_is_away_at_start_is_found_when_it_comes() {
     let lost = hop.logged("cannot reach upstream, trying again").await;
     assert_eq!(lost.field("url"), upstream.url());
     assert!(lost.field("reason").contains("refused"), "{}", lost.text);
+    assert_eq!(lost.field("refused"), "", "it may come");
     upstream.come_back();
     let mut link = upstream.accept().await;
     link.send(Message::text("at last")).await;
@@ -130,6 +131,7 @@ async fn an_upstream_that_refuses_is_asked_again() {
     .await;
     let lost = hop.logged("cannot reach upstream, trying again").await;
     assert!(lost.field("reason").contains("404"), "{}", lost.text);
+    assert_eq!(lost.field("refused"), "404");
     refuse(
         &upstream,
         "HTTP/1.1 500 Oops\r\ncontent-length: 4\r\n\r\noops",

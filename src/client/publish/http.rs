@@ -112,7 +112,8 @@ impl Sender {
         if self.connection.ready().await.is_err() {
             self.connection = connect(&self.upstream).await.map_err(Failure::Lost)?;
         }
-        let request = self.post(content_type, body).map_err(Failure::Refused)?;
+        let request = self.post(content_type, body).await;
+        let request = request.map_err(Failure::Refused)?;
         let patience = self.upstream.ping_interval * 2;
         let answering = async {
             let response = self.connection.send_request(request).await?;
@@ -128,7 +129,7 @@ impl Sender {
         }
     }
 
-    fn post(&self, content_type: &'static str, body: Bytes) -> Result<Request<Full<Bytes>>> {
+    async fn post(&self, content_type: &'static str, body: Bytes) -> Result<Request<Full<Bytes>>> {
         let url = &self.upstream.url;
         let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
         let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
@@ -137,7 +138,7 @@ impl Sender {
         headers.insert(header::HOST, HeaderValue::from_str(host)?);
         let agent = concat!("wsevent/", env!("CARGO_PKG_VERSION"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
-        self.upstream.introduce(headers)?;
+        self.upstream.introduce(headers).await?;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert("ce-source", self.source.clone());
         headers.insert("ce-id", self.count.into());

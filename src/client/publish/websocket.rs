@@ -35,8 +35,7 @@ impl Sender {
             max_message_size: MAX_RECEIVED,
             ..upstream
         };
-        let mut link = upstream.connect_raw().await?.link;
-        upstream.greet(&mut link).await?;
+        let link = upstream.connect_raw().await?.link;
         Ok(Self {
             link,
             patience,

@@ -4,7 +4,7 @@ use anyhow::Result;
 use tracing::warn;
 
 use super::output::{Output, written};
-use super::{End, warn_of};
+use super::{End, tell_of_snapshot, warn_of, warn_of_merged};
 use crate::source::Backoff;
 use crate::source::http::client::Stream;
 use crate::source::http::decode::Item;
@@ -26,8 +26,16 @@ impl Output {
             // What has arrived together goes out together.
             while let Some(item) = stream.item() {
                 let payload = match item {
-                    Item::Known(event) => event.payload,
-                    Item::New(event) => event.payload,
+                    Item::Known(event) | Item::Kept(event) => event.payload,
+                    Item::New(event) | Item::KeptUnnamed(event) => event.payload,
+                    Item::Snapshot(boundary) => {
+                        tell_of_snapshot(&boundary, url);
+                        continue;
+                    }
+                    Item::Merged(merged) => {
+                        warn_of_merged(&merged, url);
+                        continue;
+                    }
                     Item::Gap(gap) => {
                         warn_of(&gap, url);
                         continue;

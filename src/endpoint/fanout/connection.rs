@@ -14,8 +14,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::info;
 
 use super::{Audience, Overload};
+use crate::stream::Subscription;
 use crate::stream::cursor::Cursor;
 use crate::stream::tape::{Chunk, Pending, TapeReader};
+use crate::stream::walk::Walk;
 use crate::wire::{self, Format};
 
 /// A subscriber that has fallen out of history in the middle of a frame gets the rest of that frame and a Close, if
@@ -24,6 +26,9 @@ const MAX_KEPT_REST: usize = 16 << 10;
 
 /// A subscriber that is behind is written at most so much, and the rest of a chunk, before others have their turn.
 const LONGEST_TURN: u64 = 64 << 10;
+
+/// So much of a walk is encoded at a time. What the socket does not take of it is encoded again when it does.
+const PIECE: usize = 16 << 10;
 
 /// A subscriber, as its driver and its own task share it. Idle, it is this and a sleeping task.
 pub struct Connection {
@@ -39,12 +44,22 @@ pub struct Connection {
     joined: Instant,
     /// The number of the first event it was to get.
     first: u64,
+    /// The number of the first event that was not there yet when it joined: what was before it has asked for.
+    live: u64,
 }
 
 /// The writing side. Who holds its lock is the one writer.
 pub struct Writer {
+    /// What comes before the tape.
+    walk: Option<Box<Walk>>,
     /// What comes next from the tape.
     cursor: Cursor,
+    /// The socket has taken less than there was, since it was last looked at how far behind it is.
+    was_blocked: bool,
+    /// So many events it was not given, because there were newer ones.
+    merged: u64,
+    /// How many events it was given by walks, less those that they passed.
+    walked: i64,
     /// What has to go out before anything else: the rest of a frame that the socket took only a part of.
     rest: Bytes,
     /// Encoded control frames that go out at the next frame boundary.
@@ -107,22 +122,32 @@ pub enum Progress {
 }
 
 impl Connection {
-    /// A connection to `address` that is to get `preface` and then what lies behind `cursor`, and was last heard of at `tick`.
+    /// A connection to `address` that is to get `preface` and then its part of the stream, and was last heard of at `tick`.
     pub fn new(
         socket: TcpStream,
         address: SocketAddr,
         preface: Bytes,
-        cursor: Cursor,
-        tape: TapeReader,
+        subscription: Subscription,
         tick: u32,
     ) -> Self {
+        let Subscription {
+            walk,
+            cursor,
+            live,
+            tape,
+            ..
+        } = subscription;
         Self {
             socket,
             address,
             task: AtomicWaker::new(),
             tape,
             writer: Mutex::new(Writer {
+                walk,
                 cursor,
+                was_blocked: false,
+                merged: 0,
+                walked: 0,
                 rest: preface,
                 control: Vec::new(),
                 mode: Mode::Driven,
@@ -136,6 +161,7 @@ impl Connection {
             heard: AtomicU32::new(tick),
             joined: Instant::now(),
             first: cursor.index,
+            live,
         }
     }
 
@@ -169,6 +195,17 @@ impl Connection {
         chunk: &mut Option<Arc<Chunk>>,
         audience: &Audience,
     ) -> Progress {
+        let progress = self.write_turn(writer, chunk, audience);
+        writer.was_blocked |= progress == Progress::Blocked;
+        progress
+    }
+
+    fn write_turn(
+        &self,
+        writer: &mut Writer,
+        chunk: &mut Option<Arc<Chunk>>,
+        audience: &Audience,
+    ) -> Progress {
         let before = writer.sent;
         loop {
             while !writer.rest.is_empty() {
@@ -193,9 +230,26 @@ impl Connection {
                     _ => Progress::Closed,
                 };
             }
+            if writer.walk.is_none() && std::mem::take(&mut writer.was_blocked) {
+                self.catch_up(writer, audience);
+            }
+            if writer.walk.is_some() {
+                match self.write_walk(writer, audience) {
+                    Some(progress) => return progress,
+                    None if writer.sent - before >= LONGEST_TURN => return Progress::Behind,
+                    None => continue,
+                }
+            }
             match self.tape.pending(writer.cursor, chunk) {
                 Pending::CaughtUp => return Progress::CaughtUp,
                 Pending::Evicted => match audience.overload() {
+                    Overload::Conflate => {
+                        let Some((cursor, walk)) = audience.catch_up(writer.cursor, true) else {
+                            writer.end(audience.format, CloseCode::Again, PASSED_BY);
+                            continue;
+                        };
+                        writer.go(cursor, walk);
+                    }
                     Overload::Disconnect => {
                         writer.end(audience.format, CloseCode::Again, PASSED_BY);
                     }
@@ -239,6 +293,48 @@ impl Connection {
         }
     }
 
+    /// Has events merged for a subscriber that has fallen behind by more than a turn since it joined.
+    fn catch_up(&self, writer: &mut Writer, audience: &Audience) {
+        if audience.overload() != Overload::Conflate || writer.cursor.index < self.live {
+            return;
+        }
+        let newest = self.tape.newest().position;
+        if newest.saturating_sub(writer.cursor.position) > LONGEST_TURN
+            && let Some((cursor, walk)) = audience.catch_up(writer.cursor, false)
+        {
+            writer.go(cursor, walk);
+        }
+    }
+
+    /// Writes the next piece of a walk, or what is to be said at its end. None when there may be more to write.
+    fn write_walk(&self, writer: &mut Writer, audience: &Audience) -> Option<Progress> {
+        let walk = writer.walk.as_mut()?;
+        let Some(piece) = walk.next(&audience.log, audience.format, PIECE) else {
+            let ended = writer.walk.take()?.end(&audience.log, audience.format);
+            writer.merged += ended.merged;
+            writer.rest = ended.notice.into();
+            return None;
+        };
+        let taken = match self.try_write(&piece.bytes) {
+            Ok(taken) => taken,
+            Err(_) => return Some(Progress::Broken),
+        };
+        let (end, frames) = walk.advance(&piece, taken);
+        writer.sent += taken as u64;
+        writer.walked += frames as i64;
+        if taken == piece.bytes.len() {
+            return None;
+        }
+        if end > taken {
+            // Of many small frames nothing is kept but the rest of one.
+            writer.rest = match end - taken <= MAX_KEPT_REST {
+                true => Bytes::copy_from_slice(&piece.bytes[taken..end]),
+                false => Bytes::from(piece.bytes).slice(taken..end),
+            };
+        }
+        Some(Progress::Blocked)
+    }
+
     /// `Ok(0)` when the socket takes nothing now.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self.socket.try_write(bytes) {
@@ -262,7 +358,8 @@ impl Connection {
             code,
             reason,
             duration = ?self.joined.elapsed(),
-            events = writer.cursor.index - self.first,
+            events = writer.events(self.first),
+            merged = (writer.merged > 0).then_some(writer.merged),
             bytes = writer.sent,
             "subscriber disconnected"
         );
@@ -275,6 +372,24 @@ const PASSED_BY: &str = "too slow: history has moved past this subscriber";
 const NO_CLOSE: u16 = 1006;
 
 impl Writer {
+    /// From here on it gets what `walk` leads to, and then what lies behind `cursor`.
+    fn go(&mut self, cursor: Cursor, walk: Walk) {
+        self.walked -= walk.span() as i64;
+        self.walk = Some(Box::new(walk));
+        self.cursor = cursor;
+        self.passed = false;
+    }
+
+    /// How many events it has been given, if its tape began with the one numbered `first`.
+    fn events(&self, first: u64) -> u64 {
+        (self.cursor.index - first).saturating_add_signed(self.walked)
+    }
+
+    /// Whether there is something to come before the tape.
+    pub fn is_walking(&self) -> bool {
+        self.walk.is_some()
+    }
+
     /// Asks for a Close frame with this code, after what is already on its way; nothing else follows it. The first
     /// ending stands.
     ///
@@ -327,7 +442,7 @@ impl Writer {
             self.rest = Bytes::copy_from_slice(&self.rest);
             match audience.overload() {
                 Overload::Disconnect => self.end(audience.format, CloseCode::Again, PASSED_BY),
-                Overload::Skip => {
+                Overload::Skip | Overload::Conflate => {
                     self.passed = true;
                     return false;
                 }

@@ -211,6 +211,15 @@ impl Driver {
         if self.shard.stopping.load(Ordering::Relaxed) {
             self.end(&connection);
         }
+        let writer = connection.lock();
+        if writer.is_walking() && !writer.is_ending() {
+            // However many join at once, and however much there is for each: they wait for their turns.
+            drop(writer);
+            self.insert(connection.clone(), Mode::Parked);
+            self.enqueue(connection);
+            return;
+        }
+        drop(writer);
         let index = self.insert(connection, Mode::Driven);
         // Events may have come since it subscribed.
         self.write(index);

@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::input::{End, Input};
-use crate::event::Payload;
+use crate::event::{Payload, Snapshot};
 use crate::stream::EventLog;
-use crate::stream::join::{Joined, Wish};
+use crate::stream::join::{Joined, StateWish, Wish};
 use crate::stream::via::Via;
 use crate::wire::Format;
 use crate::wire::hop::{self, Begin, Control, Hello, Message, Welcome};
@@ -114,6 +114,9 @@ pub fn welcome(joined: &Joined, via: &Via) -> Bytes {
     for gap in &joined.gaps {
         hop::encode_control(&Control::Gap(gap.clone()), &mut preface);
     }
+    if let Some(count) = joined.state {
+        hop::encode_control(&Control::Snapshot(Snapshot::Begin { count }), &mut preface);
+    }
     preface.into()
 }
 
@@ -125,5 +128,10 @@ pub async fn join(log: &EventLog, hello: &Hello) -> Result<Joined> {
     log.wait_for_past().await;
     let wish = wish(hello);
     log.wait_for(&wish).await;
-    Ok(log.subscribe(Format::Hop, &wish))
+    let wants = match hello.state {
+        hop::StateWish::No => StateWish::No,
+        hop::StateWish::Yes => StateWish::Yes,
+        hop::StateWish::Missed => StateWish::Missed,
+    };
+    Ok(log.subscribe_with(Format::Hop, &wish, wants))
 }

@@ -20,13 +20,16 @@ use tracing::{debug, info};
 use url::Url;
 
 use super::decode::{Decoder, Item, Media};
-use crate::source::refusal::Refused;
+use crate::reason;
+use crate::source::refusal::{Refused, Unfit};
 use crate::source::upstream::{CONNECT_TIMEOUT, Upstream, get, open_stream, shown};
 use crate::tls::client_config;
 use crate::wire::RESUMED;
 
 /// Server-sent events if there are any: every server of event streams has them.
 pub const EVENT_STREAM_OR_NDJSON: &str = "text/event-stream, application/x-ndjson;q=0.9";
+/// NDJSON if there is any.
+pub const NDJSON_OR_EVENT_STREAM: &str = "application/x-ndjson, text/event-stream;q=0.9";
 /// Server-sent events.
 pub const EVENT_STREAM: &str = "text/event-stream";
 /// NDJSON.
@@ -126,7 +129,7 @@ impl Client {
             let status = response.status();
             if !is_redirect(status) {
                 if seen.len() > 1 && is_permanent {
-                    info!(url = %self.upstream, to = %shown(url), "upstream has moved");
+                    info!(url = %self.upstream, to = self.upstream.shown(url), "upstream has moved");
                     self.moved_to = seen.pop();
                 }
                 return self.answer(response, connection).await;
@@ -135,13 +138,15 @@ impl Client {
                 status,
                 StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT
             );
-            let next = redirect(url, response.headers()).with_context(|| status.to_string())?;
-            debug!(from = %shown(url), to = %shown(&next), %status, "redirected");
+            let next = redirect(url, response.headers())
+                .map_err(|error| Unfit(format!("{status}: {}", reason::of(&error))))?;
+            let to = self.upstream.shown(&next);
+            debug!(from = self.upstream.shown(url), to, %status, "redirected");
             if seen.contains(&next) {
-                bail!("redirected in a circle, to {} again", shown(&next));
+                bail!(Unfit(format!("redirected in a circle, to {to} again")));
             }
             if seen.len() > MAX_REDIRECTS {
-                bail!("redirected more than {MAX_REDIRECTS} times");
+                bail!(Unfit(format!("redirected more than {MAX_REDIRECTS} times")));
             }
             seen.push(next);
         }
@@ -149,6 +154,8 @@ impl Client {
 
     /// One request and the head of its answer.
     async fn request(&self, url: &Url) -> Result<(Response<Incoming>, AbortOnDropHandle<()>)> {
+        // What cannot be sent needs no connection.
+        let request = self.request_for(url).await?;
         let tls = match url.scheme() {
             "https" => Some(self.tls().await?),
             _ => None,
@@ -170,7 +177,7 @@ impl Client {
         // How it ends shows in the answer and its body.
         let connection = tokio::spawn(async move { drop(connection.await) });
         let connection = AbortOnDropHandle::new(connection);
-        let response = sender.send_request(self.request_for(url)?).await?;
+        let response = sender.send_request(request).await?;
         Ok((response, connection))
     }
 
@@ -182,7 +189,7 @@ impl Client {
         }
     }
 
-    fn request_for(&self, url: &Url) -> Result<Request<Empty<Bytes>>> {
+    async fn request_for(&self, url: &Url) -> Result<Request<Empty<Bytes>>> {
         let mut request = get(url)?;
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static(self.accept));
@@ -196,7 +203,7 @@ impl Client {
         }
         // They are meant for where the configured URL is, and may be secrets: nobody else gets them, wherever it redirects.
         if url.origin() == self.upstream.url.origin() {
-            self.upstream.introduce(headers)?;
+            self.upstream.introduce(headers).await?;
         }
         Ok(request)
     }
@@ -294,10 +301,14 @@ fn media(headers: &HeaderMap) -> Result<Media> {
         && !coding.eq_ignore_ascii_case(b"identity")
     {
         let coding = coding.escape_ascii();
-        bail!("the upstream's answer is encoded with {coding}, which was not asked for");
+        bail!(Unfit(format!(
+            "the upstream's answer is encoded with {coding}, which was not asked for"
+        )));
     }
     let Some(content_type) = text(header::CONTENT_TYPE) else {
-        bail!("the upstream's answer is no event stream: it has no Content-Type");
+        bail!(Unfit(
+            "the upstream's answer is no event stream: it has no Content-Type".into()
+        ));
     };
     let essence = content_type.split(|&byte| byte == b';').next();
     let essence = essence
@@ -307,10 +318,10 @@ fn media(headers: &HeaderMap) -> Result<Media> {
     match &essence[..] {
         b"text/event-stream" => Ok(Media::EventStream),
         b"application/x-ndjson" | b"application/ndjson" | b"application/jsonl" => Ok(Media::Ndjson),
-        _ => bail!(
+        _ => bail!(Unfit(format!(
             "the upstream's answer is no event stream but {}",
             content_type.escape_ascii()
-        ),
+        ))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::{self, Event, EventId, Gap, Kind, NewEvent, Payload};
+use crate::event::{self, Event, EventId, Gap, Kind, Merged, NewEvent, Payload, Snapshot};
 use crate::wire::{ndjson, sse};
 
 /// How much longer than its payload the line of an event in our NDJSON can be: JSON escapes a control character as six
@@ -29,8 +29,16 @@ pub enum Item {
     Known(Event),
     /// An event of anybody else.
     New(NewEvent),
+    /// An event of the state that another wsevent keeps, in NDJSON.
+    Kept(Event),
+    /// The same in an event stream, which does not say its id.
+    KeptUnnamed(NewEvent),
     /// Another wsevent says that events are missing here.
     Gap(Gap),
+    /// The state that another wsevent keeps begins here, or ends.
+    Snapshot(Snapshot),
+    /// Another wsevent has merged events, as they were not read fast enough.
+    Merged(Merged),
     /// Something that cannot be taken, and why.
     Unusable(String),
     /// How long the server wants readers to wait before they connect again.
@@ -45,6 +53,8 @@ pub struct Decoder {
     max_message_size: usize,
     /// The id of the last event, where no parser keeps it.
     last_event_id: Option<String>,
+    /// What comes is the state, as another wsevent keeps it.
+    is_state: bool,
 }
 
 enum Parser {
@@ -68,6 +78,7 @@ impl Decoder {
             from_wsevent,
             max_message_size,
             last_event_id: None,
+            is_state: false,
         }
     }
 
@@ -94,8 +105,12 @@ impl Decoder {
             },
         };
         let payload = match &item {
-            Item::Known(event) => &event.payload,
+            Item::Known(event) | Item::Kept(event) => &event.payload,
             Item::New(event) => &event.payload,
+            Item::Snapshot(boundary) => {
+                self.note(boundary);
+                return Some(item);
+            }
             _ => return Some(item),
         };
         if payload.bytes.len() > self.max_message_size {
@@ -104,7 +119,18 @@ impl Decoder {
         if let (Parser::Ndjson(_), Item::Known(event)) = (&self.parser, &item) {
             self.last_event_id = Some(event.id.to_string());
         }
-        Some(item)
+        Some(match item {
+            Item::New(event) if self.is_state => Item::KeptUnnamed(event),
+            item => item,
+        })
+    }
+
+    /// In NDJSON the end of the state says where to resume. An event stream has a block for that.
+    fn note(&mut self, boundary: &Snapshot) {
+        self.is_state = matches!(boundary, Snapshot::Begin { .. });
+        if let Snapshot::End { after: Some(id) } = boundary {
+            self.last_event_id = Some(id.to_string());
+        }
     }
 
     fn too_large(&self) -> Item {
@@ -145,11 +171,15 @@ fn block(item: sse::Item, from_wsevent: bool) -> Item {
             payload: Payload::text(data),
         });
     }
-    if event_type.as_deref() == Some(sse::GAP_TYPE) && id.is_none() {
-        return match sse::decode_gap(&data) {
-            Ok(gap) => Item::Gap(gap),
-            Err(reason) => Item::Unusable(format!("a notice of a gap: {reason}")),
-        };
+    let notice = match event_type.as_deref().filter(|_| id.is_none()) {
+        Some(sse::GAP_TYPE) => Some(sse::decode_gap(&data).map(Item::Gap)),
+        Some(sse::SNAPSHOT_TYPE) => Some(sse::decode_snapshot(&data).map(Item::Snapshot)),
+        Some(sse::MERGED_TYPE) => Some(sse::decode_merged(&data).map(Item::Merged)),
+        _ => None,
+    };
+    if let Some(notice) = notice {
+        let wrong = |reason| Item::Unusable(format!("a notice: {reason}"));
+        return notice.unwrap_or_else(wrong);
     }
     let payload = match sse::decode_binary(&data) {
         Some(bytes) => Payload::binary(bytes),
@@ -177,7 +207,10 @@ fn block(item: sse::Item, from_wsevent: bool) -> Item {
 fn known_line(line: &[u8]) -> Item {
     match ndjson::decode(line) {
         Ok(ndjson::Line::Event(event)) => Item::Known(event),
+        Ok(ndjson::Line::Kept(event)) => Item::Kept(event),
         Ok(ndjson::Line::Gap(gap)) => Item::Gap(gap),
+        Ok(ndjson::Line::Snapshot(boundary)) => Item::Snapshot(boundary),
+        Ok(ndjson::Line::Merged(merged)) => Item::Merged(merged),
         Err(reason) => Item::Unusable(reason),
     }
 }

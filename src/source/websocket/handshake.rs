@@ -1,7 +1,7 @@
 //! The client's side of the opening handshake (RFC 6455, section 4.1), over hyper: a server that does not take the
 //! subprotocol it is offered is welcome, too.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
@@ -13,7 +13,7 @@ use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::source::refusal::Refused;
+use crate::source::refusal::{Refused, Unfit};
 use crate::source::upstream::{Upstream, get};
 use crate::wire::RESUMED;
 use crate::wire::hop::{self, SUBPROTOCOL};
@@ -46,15 +46,14 @@ pub struct Agreed {
     pub falls_short: bool,
 }
 
-/// Makes a WebSocket of `stream`; with it comes what the server has sent right behind its answer. `offer` says whether to
-/// propose being a hop link.
+/// Makes a WebSocket of `stream` with this `request`; with it comes what the server has sent right behind its answer.
 pub async fn shake_hands(
     upstream: &Upstream,
     stream: Stream,
-    offer: bool,
+    request: Request<Empty<Bytes>>,
 ) -> Result<(Stream, Bytes, Agreed)> {
-    let key = generate_key();
-    let request = request(upstream, &key, offer)?;
+    let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
+    let key = key.cloned().context("the request has no key")?;
     let offered = request
         .headers()
         .get(header::SEC_WEBSOCKET_PROTOCOL)
@@ -66,7 +65,7 @@ pub async fn shake_hands(
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(Refused::read(upstream, response).await.into());
         }
-        let agreed = check(&response, &key, offered.as_ref())?;
+        let agreed = check(&response, key.as_bytes(), offered.as_ref())?;
         anyhow::Ok((hyper::upgrade::on(response).await?, agreed))
     };
     let mut exchange = std::pin::pin!(exchange);
@@ -90,7 +89,8 @@ pub async fn shake_hands(
     }
 }
 
-fn request(upstream: &Upstream, key: &str, offer: bool) -> Result<Request<Empty<Bytes>>> {
+/// The request for a handshake. `offer` says whether to propose being a hop link.
+pub async fn request(upstream: &Upstream, offer: bool) -> Result<Request<Empty<Bytes>>> {
     let mut request = get(&upstream.url)?;
     let headers = request.headers_mut();
     for (name, value) in [
@@ -100,17 +100,20 @@ fn request(upstream: &Upstream, key: &str, offer: bool) -> Result<Request<Empty<
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_str(key)?);
+    headers.insert(
+        header::SEC_WEBSOCKET_KEY,
+        HeaderValue::from_str(&generate_key())?,
+    );
     if offer {
         let subprotocol = HeaderValue::from_static(SUBPROTOCOL);
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
-    upstream.introduce(headers)?;
+    upstream.introduce(headers).await?;
     Ok(request)
 }
 
 /// What a server that switches protocols says; an error if it has not done what a server must.
-fn check<B>(response: &Response<B>, key: &str, offered: Option<&HeaderValue>) -> Result<Agreed> {
+fn check<B>(response: &Response<B>, key: &[u8], offered: Option<&HeaderValue>) -> Result<Agreed> {
     let get = |name: HeaderName| {
         let value = response.headers().get(name);
         value
@@ -121,19 +124,27 @@ fn check<B>(response: &Response<B>, key: &str, offered: Option<&HeaderValue>) ->
     if !get(header::UPGRADE).eq_ignore_ascii_case("websocket")
         || !connection.any(|option| option.eq_ignore_ascii_case("upgrade"))
     {
-        bail!("the upstream has switched to another protocol than WebSocket");
+        bail!(Unfit(
+            "the upstream has switched to another protocol than WebSocket".into()
+        ));
     }
-    if get(header::SEC_WEBSOCKET_ACCEPT) != derive_accept_key(key.as_bytes()) {
-        bail!("the upstream has answered another handshake than ours");
+    if get(header::SEC_WEBSOCKET_ACCEPT) != derive_accept_key(key) {
+        bail!(Unfit(
+            "the upstream has answered another handshake than ours".into()
+        ));
     }
     if !get(header::SEC_WEBSOCKET_EXTENSIONS).is_empty() {
-        bail!("the upstream uses an extension that it was not asked for");
+        bail!(Unfit(
+            "the upstream uses an extension that it was not asked for".into()
+        ));
     }
     let taken = get(header::SEC_WEBSOCKET_PROTOCOL);
     let offered = offered.and_then(|offered| offered.to_str().ok());
     let mut offered = offered.unwrap_or_default().split(',').map(str::trim);
     if !taken.is_empty() && !offered.any(|offered| offered == taken) {
-        bail!("the upstream has chosen a subprotocol that it was not offered");
+        bail!(Unfit(
+            "the upstream has chosen a subprotocol that it was not offered".into()
+        ));
     }
     // Some servers take whatever they are offered first. Nothing has been sent yet that they would wonder at.
     let is_hop = taken == SUBPROTOCOL && response.headers().contains_key(hop::INSTANCE);

@@ -9,14 +9,16 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::super::Destination;
+use super::login::{Login, Talk};
 use super::{Connected, Heartbeat, Link, close, complaint, payload};
-use crate::event::{Event, Gap, Payload};
+use crate::event::{Event, Gap, Payload, Snapshot};
 use crate::source::upstream::Upstream;
+use crate::stream::EventLog;
 use crate::wire::Format;
-use crate::wire::hop::{self, Begin, Control, Hello, Instance, Welcome};
+use crate::wire::hop::{self, Begin, Control, Hello, Instance, StateWish, Welcome};
 
 /// How long a hop may take to answer a hello. One that waits for its own upstream takes a few seconds.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,10 +35,16 @@ pub struct Reader<'a> {
     has_met: bool,
     /// Events since they were last counted.
     count: u64,
+    /// Messages that were to be ignored.
+    ignored: u64,
     /// To be told with the event that they name as the next, or with whatever comes next.
     gaps: Vec<Gap>,
     /// What has come so far of a past that is not all here.
     past: Option<Past>,
+    /// What comes is the state that the upstream keeps.
+    is_state: bool,
+    /// All of that has come once.
+    has_state: bool,
 }
 
 /// Events that were in the upstream's log before this one began.
@@ -55,8 +63,11 @@ impl<'a> Reader<'a> {
             max_message_size,
             has_met: false,
             count: 0,
+            ignored: 0,
             gaps: Vec::new(),
             past: None,
+            is_state: false,
+            has_state: false,
         }
     }
 
@@ -108,7 +119,7 @@ impl<'a> Reader<'a> {
         let mut heartbeat = Heartbeat::new(upstream.ping_interval);
         let begun = match is_hop {
             true => self.begin_hop(link, &mut heartbeat).await,
-            false => self.begin_raw(link, upstream).await,
+            false => self.begin_raw(link, &mut heartbeat, &upstream.talk).await,
         };
         if let Err(error) = begun {
             return error;
@@ -125,8 +136,7 @@ impl<'a> Reader<'a> {
                 let taken = match payload(message) {
                     Ok(Some(payload)) if is_hop => self.take(payload),
                     Ok(Some(payload)) => {
-                        self.count += 1;
-                        self.to.log.append_with_gap(payload, self.gaps.pop());
+                        self.take_raw(payload, &upstream.talk);
                         Ok(())
                     }
                     Ok(None) => Ok(()),
@@ -140,8 +150,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    async fn begin_raw(&mut self, link: &mut Link, upstream: &Upstream) -> Result<()> {
-        upstream.greet(link).await?;
+    async fn begin_raw(
+        &mut self,
+        link: &mut Link,
+        heartbeat: &mut Heartbeat,
+        talk: &Talk,
+    ) -> Result<()> {
         if self.has_met {
             // What such a server has sent meanwhile, nobody knows.
             self.gaps = vec![Gap {
@@ -150,8 +164,25 @@ impl<'a> Reader<'a> {
                 lost: None,
             }];
         }
+        let mut login = Login::new(talk);
+        while let Some(payload) = login.next(link, heartbeat).await? {
+            self.note_met();
+            self.take_raw(payload, talk);
+        }
         self.note_met();
         Ok(())
+    }
+
+    /// Takes one message of a foreign WebSocket.
+    fn take_raw(&mut self, payload: Payload, talk: &Talk) {
+        if talk.ignores(&payload) {
+            self.ignored += 1;
+            let (number, ignored) = (self.to.number, self.ignored);
+            debug!(upstream = number, ignored, "message ignored");
+            return;
+        }
+        self.count += 1;
+        self.to.log.append_with_gap(payload, self.gaps.pop());
     }
 
     async fn begin_hop(&mut self, link: &mut Link, heartbeat: &mut Heartbeat) -> Result<()> {
@@ -161,6 +192,11 @@ impl<'a> Reader<'a> {
             from: match self.has_met {
                 true => Begin::First,
                 false => Begin::All,
+            },
+            state: match (self.to.log.retains(), self.has_state) {
+                (false, _) => StateWish::No,
+                (true, false) => StateWish::Yes,
+                (true, true) => StateWish::Missed,
             },
         });
         link.send(Message::text(hello.to_string())).await?;
@@ -180,6 +216,7 @@ impl<'a> Reader<'a> {
         };
         self.set_path(path);
         self.gaps.clear();
+        self.is_state = false;
         self.past = Some(Past {
             left: backlog,
             events: VecDeque::new(),
@@ -202,6 +239,12 @@ impl<'a> Reader<'a> {
                     // Refused with the connection, it would come again with the next one. The event behind it shows the gap.
                     warn!(id = %event.id, len, "an event above --max-message-size is passed over");
                 }
+                if self.is_state {
+                    if !is_too_large {
+                        self.adopt(event);
+                    }
+                    return Ok(());
+                }
                 if let Some(past) = &mut self.past {
                     past.left = past.left.saturating_sub(1);
                     let is_last = past.left == 0;
@@ -210,7 +253,7 @@ impl<'a> Reader<'a> {
                     let log = &self.to.log;
                     if is_too_large || event.time < log.began() && !log.goes_on_with(event.id) {
                         if !is_too_large {
-                            past.push(event, log.capacity());
+                            past.push(event, log);
                         }
                         if is_last {
                             self.settle_past();
@@ -231,9 +274,21 @@ impl<'a> Reader<'a> {
                 self.gaps.push(gap);
             }
             hop::Message::Control(Control::Path(path)) => self.set_path(path),
+            hop::Message::Control(Control::Snapshot(boundary)) => {
+                self.is_state = matches!(boundary, Snapshot::Begin { .. });
+                self.has_state |= !self.is_state;
+            }
             hop::Message::Control(_) | hop::Message::Unknown => {}
         }
         Ok(())
+    }
+
+    /// Takes one event of the state that the upstream keeps.
+    fn adopt(&mut self, event: Event) {
+        // Should it be news, what is missing behind it shows by the ids.
+        self.gaps
+            .retain(|gap| gap.next.is_none_or(|next| next.origin != event.id.origin));
+        self.to.log.adopt(event);
     }
 
     /// Lets the hops downstream know, too, when the path has changed.
@@ -262,14 +317,18 @@ impl<'a> Reader<'a> {
 }
 
 impl Past {
-    /// Takes the next event, and keeps no more than `capacity` bytes of the newest.
-    fn push(&mut self, event: Event, capacity: usize) {
+    /// Takes the next event, and keeps no more bytes of the newest than `log` will. What goes may still be state.
+    fn push(&mut self, event: Event, log: &EventLog) {
+        let capacity = log.capacity();
         self.bytes += event.payload.bytes.len() + size_of::<Event>();
         self.events.push_back(event);
         while self.bytes > capacity
             && let Some(oldest) = self.events.pop_front()
         {
             self.bytes -= oldest.payload.bytes.len() + size_of::<Event>();
+            if log.retains() {
+                log.adopt(oldest);
+            }
         }
     }
 }

@@ -44,6 +44,7 @@ fn decode(format: Format, wire: &[u8]) -> Vec<Item> {
                 match ndjson::decode(line.as_bytes()).expect("a line") {
                     ndjson::Line::Gap(gap) => Item::Gap(gap),
                     ndjson::Line::Event(event) => Item::Event(event_number(&event)),
+                    other => panic!("nothing is kept here: {other:?}"),
                 }
             });
             lines.collect()

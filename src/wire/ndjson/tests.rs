@@ -338,3 +338,43 @@ proptest! {
         let _ = (decode(&bytes), decode_new(&bytes), decode(&object), decode_new(&object));
     }
 }
+
+#[test]
+fn kept_events_and_notices_come_out_unchanged() {
+    let id = EventId {
+        origin: Origin(1),
+        seq: 9,
+    };
+    let event = Event {
+        id,
+        time: 5,
+        event_type: None,
+        key: Some("k".into()),
+        payload: Payload::text("x"),
+    };
+    let mut out = vec![];
+    encode_kept(&event, &mut out);
+    assert!(out.starts_with(b"{\"id\":"), "as every event");
+    assert!(out.ends_with(b"\"data\":\"x\",\"snapshot\":true}\n"));
+    assert_eq!(decode(&out), Ok(Line::Kept(event)));
+    for boundary in [
+        Snapshot::Begin { count: 2 },
+        Snapshot::End { after: None },
+        Snapshot::End { after: Some(id) },
+    ] {
+        out.clear();
+        encode_snapshot(&boundary, &mut out);
+        assert_eq!(decode(&out), Ok(Line::Snapshot(boundary)));
+    }
+    let merged = Merged {
+        after: None,
+        next: Some(id),
+        merged: 7,
+    };
+    out.clear();
+    encode_merged(&merged, &mut out);
+    assert_eq!(decode(&out), Ok(Line::Merged(merged)));
+    for wrong in ["{\"snapshot\":true}", "{\"snapshot\":{}}", "{\"merged\":7}"] {
+        assert!(decode(wrong.as_bytes()).is_err(), "{wrong}");
+    }
+}

@@ -193,3 +193,77 @@ proptest! {
         prop_assert_eq!(decode_gap(data), Ok(gap));
     }
 }
+
+#[test]
+fn boundaries_and_merged_events_are_told_without_an_id() {
+    let id = EventId {
+        origin: Origin(1),
+        seq: 9,
+    };
+    for (boundary, block) in [
+        (
+            Snapshot::Begin { count: 2 },
+            "event: wsevent.snapshot\ndata: {\"state\":\"begin\",\"count\":2}\n\n",
+        ),
+        (
+            Snapshot::End { after: None },
+            "event: wsevent.snapshot\ndata: {\"state\":\"end\",\"after\":null}\n\n",
+        ),
+        (
+            Snapshot::End { after: Some(id) },
+            "event: wsevent.snapshot\ndata: {\"state\":\"end\",\"after\":\"0000000000001-9\"}\n\n\
+             id: 0000000000001-9\n\n",
+        ),
+    ] {
+        let mut out = vec![];
+        encode_snapshot(&boundary, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), block);
+        let data = block
+            .split_once("data: ")
+            .and_then(|(_, rest)| rest.split_once('\n'));
+        assert_eq!(decode_snapshot(data.expect("data").0), Ok(boundary));
+    }
+    let merged = Merged {
+        after: Some(id),
+        next: None,
+        merged: 7,
+    };
+    let mut out = vec![];
+    encode_merged(&merged, &mut out);
+    let data = "{\"after\":\"0000000000001-9\",\"next\":null,\"merged\":7}";
+    assert_eq!(
+        String::from_utf8_lossy(&out),
+        format!("event: wsevent.merged\ndata: {data}\n\n")
+    );
+    assert_eq!(decode_merged(data), Ok(merged));
+    let mut event = event_of_type("wsevent.snapshot");
+    out.clear();
+    encode_kept(&event, &mut out);
+    assert_eq!(String::from_utf8_lossy(&out), "data: x\n\n");
+    event.event_type = Some("a".into());
+    out.clear();
+    encode_kept(&event, &mut out);
+    assert_eq!(String::from_utf8_lossy(&out), "event: a\ndata: x\n\n");
+    for wrong in [
+        "",
+        "{}",
+        "{\"state\":\"over\"}",
+        "{\"state\":\"begin\"}",
+        "[]",
+    ] {
+        assert!(decode_snapshot(wrong).is_err(), "{wrong}");
+    }
+}
+
+fn event_of_type(event_type: &str) -> Event {
+    Event {
+        id: EventId {
+            origin: Origin(1),
+            seq: 9,
+        },
+        time: 5,
+        event_type: Some(event_type.into()),
+        key: None,
+        payload: Payload::text("x"),
+    }
+}

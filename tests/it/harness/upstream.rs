@@ -7,10 +7,10 @@ use futures_util::{SinkExt, StreamExt};
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
 use super::port::ReservedPort;
@@ -105,6 +105,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         within_guard("sending", sending)
             .await
             .expect("the hop reads");
+    }
+
+    /// The same, to a hop that may end the connection meanwhile.
+    pub async fn try_send(&mut self, message: Message) -> Result<(), Error> {
+        within_guard("sending", self.websocket.send(message)).await
     }
 
     /// All of them in one write if they are small, so that a peer that leaves after some of them cannot break it.

@@ -177,7 +177,13 @@ impl Hop {
         let mut command = command(args);
         command.args(["--log-format", "json"]);
         command.envs(env.iter().copied());
-        let says = |text: &str| text.starts_with("--serve") || text.starts_with("WSEVENT_SERVE");
+        let says = |text: &str| {
+            let flag = text.split('=').next().unwrap_or_default();
+            matches!(
+                flag,
+                "--serve" | "--serve-address" | "WSEVENT_SERVE" | "WSEVENT_SERVE_ADDRESS"
+            )
+        };
         let vars = env.iter().map(|(name, _)| *name);
         if !args.iter().copied().chain(vars).any(says) {
             command.args(["--serve-address", "127.0.0.1:0"]);

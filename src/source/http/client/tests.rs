@@ -2,6 +2,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::source::websocket::login::Talk;
 
 /// The connection to a server that answers with these headers and then says nothing, and that server's end of it.
 async fn silent(headers: &str) -> (Stream, TcpStream) {
@@ -9,8 +10,9 @@ async fn silent(headers: &str) -> (Stream, TcpStream) {
     let address = listener.local_addr().expect("an address");
     let upstream = Upstream {
         url: Url::parse(&format!("http://{address}/")).expect("a URL"),
-        headers: HeaderMap::new(),
-        messages: vec![],
+        variables: vec![],
+        headers: vec![],
+        talk: Talk::default(),
         tls: None,
         max_message_size: 100,
         ping_interval: Duration::from_secs(30),

@@ -126,3 +126,69 @@ fn a_line_of_a_wsevent_that_makes_no_sense_is_said_to() {
     let item = decoder.next(&mut &b"{\"data\":1}\n"[..]);
     assert!(matches!(item, Some(Item::Unusable(_))), "{item:?}");
 }
+
+#[test]
+fn the_state_of_another_wsevent_is_no_news_and_says_where_it_ends() {
+    use crate::event::{Merged, Snapshot};
+    use crate::wire::Format;
+    let (kept, next) = (
+        known(3, Payload::text("kept")),
+        known(9, Payload::text("next")),
+    );
+    let id = EventId {
+        origin: Origin(7),
+        seq: 8,
+    };
+    let boundaries = [
+        Snapshot::Begin { count: 1 },
+        Snapshot::End { after: Some(id) },
+    ];
+    let merged = Merged {
+        after: Some(id),
+        next: None,
+        merged: 2,
+    };
+    for (format, media) in [
+        (Format::Sse, Media::EventStream),
+        (Format::Ndjson, Media::Ndjson),
+    ] {
+        let mut body = vec![];
+        format.encode_snapshot(&boundaries[0], &mut body);
+        format.encode_kept(&kept, &mut body);
+        let cut = body.len();
+        format.encode_snapshot(&boundaries[1], &mut body);
+        let end = body.len();
+        format.encode_merged(&merged, &mut body);
+        let mut scratch = vec![];
+        body.extend(format.encode(&next, None, &mut scratch).concat());
+        let mut decoder = Decoder::new(media, true, 100);
+        let mut items = vec![];
+        let mut read = |decoder: &mut Decoder, mut rest: &[u8]| {
+            while let Some(item) = decoder.next(&mut rest) {
+                items.push(item);
+            }
+        };
+        read(&mut decoder, &body[..cut]);
+        assert_eq!(
+            decoder.last_event_id(),
+            None,
+            "cut off here, it wants all again"
+        );
+        read(&mut decoder, &body[cut..end]);
+        assert_eq!(decoder.last_event_id(), Some(&*id.to_string()));
+        read(&mut decoder, &body[end..]);
+        let state = match media {
+            Media::EventStream => Item::KeptUnnamed(NewEvent {
+                event_type: kept.event_type.clone(),
+                key: None,
+                payload: kept.payload.clone(),
+            }),
+            Media::Ndjson => Item::Kept(kept.clone()),
+        };
+        assert_eq!(items[0], Item::Snapshot(boundaries[0].clone()));
+        assert_eq!(items[1], state);
+        assert_eq!(items[2], Item::Snapshot(boundaries[1].clone()));
+        assert_eq!(items[3], Item::Merged(merged.clone()));
+        assert!(matches!(&items[4], Item::Known(event) if event.id == next.id));
+    }
+}
