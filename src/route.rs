@@ -398,7 +398,7 @@ impl Route {
                 number,
             };
             let stop = stream.ender.token().clone();
-            self.own.tasks.spawn(source.run(to, stop));
+            source.start(to, stop, &self.own.tasks);
         }
         stream
     }

@@ -5,10 +5,11 @@
 //!   the same with an event that has its id already, unless it is here: then nothing happens.
 //! - A reader is a [`Cursor`] on the [tape] of its format. It holds a position, no queue.
 //! - What the history lets go of, the tapes let go of too; a cursor that stood there finds out when it next looks.
-//! - Waking is a versioned [`watch`]: register, then check, then sleep. There is no moment in which an append between
-//!   the check and the sleep could be missed.
+//! - Waking counts changes: register, then check, then sleep. There is no moment in which an append between the check and the
+//!   sleep could be missed.
 
 pub mod cursor;
+pub mod head;
 pub mod history;
 pub mod join;
 pub mod places;
@@ -20,14 +21,14 @@ pub mod via;
 pub mod walk;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use bytes::Bytes;
-use tokio::sync::watch;
 
 use crate::event::{self, Event, EventId, Gap, NewEvent, Origin, Payload};
 use crate::wire::Format;
+use bytes::Bytes;
 use cursor::Cursor;
+use head::{Changes, Head};
 use history::{Entry, History, Limits};
 use rate::Rate;
 use retained::key::KeySource;
@@ -46,10 +47,10 @@ pub struct EventLog {
     /// Where keys come from, if the state is kept.
     keys: Option<KeySource>,
     state: Mutex<State>,
-    /// The number of the next event; changes with each append.
-    head: watch::Sender<u64>,
+    /// Changes with each append, and with what is known of the past.
+    head: Arc<Head>,
     /// How many sources have not got so far yet that they could tell what the stream's past is.
-    unsettled: watch::Sender<usize>,
+    unsettled: AtomicUsize,
 }
 
 struct State {
@@ -76,7 +77,7 @@ pub struct Subscription {
     /// The tape to read.
     pub tape: TapeReader,
     /// Changes whenever there may be more to read.
-    pub head: watch::Receiver<u64>,
+    pub head: Changes,
 }
 
 /// What has gone through a log.
@@ -114,8 +115,8 @@ impl EventLog {
                 scratch: Vec::new(),
                 rate: Rate::default(),
             }),
-            head: watch::Sender::new(FIRST),
-            unsettled: watch::Sender::new(0),
+            head: Arc::default(),
+            unsettled: AtomicUsize::new(0),
         }
     }
 
@@ -278,18 +279,15 @@ impl EventLog {
             tape.append_notice(frame);
         }
         drop(state);
-        // The head stays, and still there is something to read.
-        self.head.send_modify(|_| {});
+        self.head.advance();
     }
 
     /// Lets readers know of what has been appended.
     fn publish(&self, mut state: MutexGuard<'_, State>) {
         state.history.forget_old(event::now);
         state.evict();
-        let next = state.history.next();
         drop(state);
-        // Two appends may come here out of order; the head never goes back.
-        self.head.send_modify(|head| *head = (*head).max(next));
+        self.head.advance();
     }
 
     /// Whether this event comes behind others of its origin, which is another one, that have been here.
@@ -337,13 +335,20 @@ impl EventLog {
 
     /// A source will tell the past of the stream, once it is connected.
     pub fn expect_past(&self) {
-        self.unsettled.send_modify(|count| *count += 1);
+        self.unsettled.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn is_settled(&self) -> bool {
+        self.unsettled.load(Ordering::Acquire) == 0
     }
 
     /// A source has told the past of the stream, or there is none to be had.
     pub fn past_is_settled(&self) {
-        self.unsettled
-            .send_modify(|count| *count = count.saturating_sub(1));
+        let one_less = |count: usize| count.checked_sub(1);
+        let _ = self
+            .unsettled
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less);
+        self.head.advance();
     }
 }
 

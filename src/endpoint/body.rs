@@ -161,7 +161,7 @@ impl Following {
                 }
             }
             // Before looking: what comes from here on wakes.
-            self.follower.subscription.head.mark_unchanged();
+            self.follower.subscription.head.mark_seen();
             match self.next_of_tape() {
                 Next::Piece(piece) => return Some(piece),
                 Next::Walk(behind, walk) => {

@@ -26,8 +26,8 @@ use super::cursor::Cursor;
 pub use chunk::Chunk;
 use chunk::{ChunkWriter, Within};
 
-/// The first chunk of a tape: a quiet stream costs little.
-const SMALLEST_CHUNK: usize = 4 << 10;
+/// The first chunk of a tape that holds anything: a quiet stream costs little, and one on which nothing happens next to nothing.
+const SMALLEST_CHUNK: usize = 512;
 /// Chunks double up to this size: a busy stream gets long slices, and eviction stays fine-grained.
 const LARGEST_CHUNK: usize = 256 << 10;
 
@@ -54,14 +54,14 @@ impl Tape {
             position: FIRST_POSITION,
             index,
         };
-        let tail = Chunk::create(start, SMALLEST_CHUNK);
+        let tail = Chunk::create(start, 0);
         let row = VecDeque::from([tail.chunk().clone()]);
         Self {
             chunks: TapeReader {
                 row: Arc::new(Mutex::new(row)),
             },
             tail,
-            next_capacity: SMALLEST_CHUNK * 2,
+            next_capacity: SMALLEST_CHUNK,
             ends: VecDeque::from([vec![]]),
         }
     }
@@ -178,7 +178,7 @@ impl Tape {
             position: end.position + CUT,
             ..end
         };
-        let tail = Chunk::create(start, SMALLEST_CHUNK);
+        let tail = Chunk::create(start, 0);
         let mut row = self.chunks.lock();
         row.clear();
         row.push_back(tail.chunk().clone());

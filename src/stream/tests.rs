@@ -46,9 +46,9 @@ fn a_subscriber_starts_at_the_live_edge() {
 fn an_append_is_seen_even_between_subscribing_and_sleeping() {
     let log = EventLog::new(1 << 20);
     let subscription = log.follow(Format::WebSocket);
-    assert!(!subscription.head.has_changed().expect("the log lives"));
+    assert!(!subscription.head.has_changed());
     log.append(Payload::text("a"));
-    assert!(subscription.head.has_changed().expect("the log lives"));
+    assert!(subscription.head.has_changed());
 }
 
 #[test]

@@ -17,13 +17,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{Connection, Mode, Progress, Slot};
 use super::{Audience, Ender, Farewell};
+use crate::stream::head::Changes;
 use crate::stream::tape::{Chunk, TapeReader};
 
 /// A shard's clock ticks this often in a ping interval: how exactly pings and silence are timed.
@@ -89,7 +90,7 @@ impl Shard {
     }
 
     /// A new subscriber.
-    pub fn join(self: &Arc<Self>, connection: Arc<Connection>, head: watch::Receiver<u64>) {
+    pub fn join(self: &Arc<Self>, connection: Arc<Connection>, head: Changes) {
         let tape = connection.tape().clone();
         let mut inbox = self.lock();
         inbox.commands.push(Command::Join(connection));
@@ -126,7 +127,7 @@ impl Shard {
 struct Driver {
     shard: Arc<Shard>,
     tape: TapeReader,
-    head: watch::Receiver<u64>,
+    head: Changes,
     clock: Interval,
     /// Caught-up subscribers.
     driven: Vec<Arc<Connection>>,
@@ -143,7 +144,7 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(shard: Arc<Shard>, tape: TapeReader, head: watch::Receiver<u64>) -> Self {
+    fn new(shard: Arc<Shard>, tape: TapeReader, head: Changes) -> Self {
         let mut clock = interval(shard.tick_length);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -161,16 +162,13 @@ impl Driver {
     }
 
     async fn run(mut self) {
-        // The log lives as long as its endpoint; should it go, what is left is to see the subscribers off.
-        let mut log_lives = true;
         while self.empty_inbox() {
             tokio::select! {
                 biased;
                 () = self.shard.ender.token().cancelled(), if !self.shard.stopping.load(Ordering::Relaxed) => self.stop(),
                 // Before the events: of these there may always be more.
                 _ = self.clock.tick() => self.keep_alive(),
-                changed = self.head.changed(), if log_lives => {
-                    log_lives = changed.is_ok();
+                () = self.head.changed() => {
                     let start = Instant::now();
                     self.walk().await;
                     let walk = start.elapsed();
@@ -291,7 +289,7 @@ impl Driver {
     /// CPU for writes of a few events each. A pause, short beside the walk, makes fewer and larger ones of them, and
     /// leaves time for the sources. A walk that keeps up never gets here.
     async fn gather(&self, walk: Duration) {
-        if walk >= SHORTEST_PAUSE && self.head.has_changed().unwrap_or(false) {
+        if walk >= SHORTEST_PAUSE && self.head.has_changed() {
             sleep((walk / 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
         }
     }
