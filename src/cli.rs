@@ -6,6 +6,7 @@ mod connect;
 mod proxy;
 mod retain;
 mod route;
+mod tls;
 mod values;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::auth::Auth;
 use crate::client::publish::{Data, Publish};
 use crate::client::tail::Tail;
 use crate::client::{publish, tail};
+use crate::listen::tls::Tls;
 use crate::route::Policy;
 use crate::source::websocket::login::Talk;
 
@@ -65,6 +67,8 @@ pub struct Hop {
     pub auth: Option<Arc<Auth>>,
     /// How long stopping may take.
     pub drain: Duration,
+    /// TLS for clients.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// A usage error: what is wrong, and what to do.
@@ -197,13 +201,15 @@ fn no_hop_flags(matches: &ArgMatches) -> Usage<()> {
 
 fn hop(args: HopArgs, matches: &ArgMatches) -> Usage<Hop> {
     let (address, path) = serve_at(&args, matches)?;
-    let drain = args.drain;
-    Ok(Hop {
+    let hop = Hop {
         auth: auth::auth(&args.auth, matches)?,
         routes: vec![route::policy(args.route, &path, matches)?],
         address,
-        drain,
-    })
+        drain: args.drain,
+        tls: args.tls.load()?.map(Arc::new),
+    };
+    args.auth.check_exposure(&hop)?;
+    Ok(hop)
 }
 
 fn publish(args: PublishArgs, matches: &ArgMatches) -> Usage<Publish> {

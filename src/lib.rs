@@ -57,6 +57,7 @@ use cli::{Hop, Role};
 use event::Origin;
 use listen::Listeners;
 use route::Routes;
+use server::Door;
 use shutdown::Signals;
 
 /// Plays the role until it is over; the exit status of the process.
@@ -90,13 +91,24 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
         .map(|policy| policy.at(&serving, &addresses))
         .collect::<Result<_>>()?;
     let first = policies.first().map(|policy| policy.pattern.to_string());
+    let scheme = if hop.tls.is_some() { "wss" } else { "ws" };
     for address in &addresses {
         let path = first.as_deref().unwrap_or_default();
-        info!(%address, url = %format_args!("ws://{serving}{path}"), "listening");
+        info!(%address, url = %format_args!("{scheme}://{serving}{path}"), "listening");
+    }
+    if let Some(tls) = &hop.tls {
+        tasks.spawn(tls.clone().watch(stop.clone())?);
+    }
+    if let Some(auth) = &hop.auth {
+        tasks.spawn(auth.clone().reload_on_hangup(stop.clone())?);
     }
     let own = (Origin::random(), &*serving);
-    let routes = Routes::start(policies, own, (&tasks, &stop));
-    server::serve(listeners, Arc::new(routes), tasks.clone(), stop).await;
+    let door = Door {
+        tls: hop.tls,
+        auth: hop.auth,
+        routes: Arc::new(Routes::start(policies, own, (&tasks, &stop))),
+    };
+    server::serve(listeners, door, tasks.clone(), stop).await;
     shutdown::drain(&tasks, hop.drain).await;
     Ok(())
 }

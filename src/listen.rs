@@ -1,7 +1,9 @@
 //! Where connections come in: the listening sockets, TLS, and what a proxy in front says about them.
 
 pub mod proxied;
+pub mod refusal;
 pub mod rewound;
+pub mod stream;
 pub mod tls;
 
 use std::env;

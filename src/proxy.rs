@@ -17,7 +17,6 @@ pub mod forward;
 pub mod front;
 pub mod headers;
 pub mod health;
-pub mod stream;
 pub mod tunnel;
 pub mod upstreams;
 
@@ -68,7 +67,7 @@ pub struct Config {
     /// How long the head of an answer may take.
     pub answer_timeout: Duration,
     /// TLS for clients.
-    pub tls: Option<Tls>,
+    pub tls: Option<Arc<Tls>>,
     /// Whether each connection begins with a PROXY header.
     pub accept_proxied: bool,
     /// The most connections of clients; none: as many as the limit of open files allows.
@@ -93,7 +92,7 @@ pub struct Proxy {
     rules: Rules,
     connector: Arc<Connector>,
     answer_timeout: Duration,
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
     accept_proxied: bool,
     client_idle: Option<Duration>,
     upstream_idle: Option<Duration>,
@@ -142,6 +141,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
         tasks.spawn(health::watch(upstreams, probe, connector, stop.clone()));
     }
     tasks.spawn(reload_on_hangup(proxy.clone(), sources)?);
+    if let Some(tls) = &proxy.tls {
+        tasks.spawn(tls.clone().watch(stop.clone())?);
+    }
     for address in &addresses {
         let upstreams = proxy.upstreams.names().join(" ");
         info!(%address, upstreams, balance = %proxy.upstreams.balance(), "listening");
@@ -196,7 +198,7 @@ impl Sources {
     }
 }
 
-/// On SIGHUP the list of upstreams and the certificate are read again. What is wrong with them changes nothing.
+/// On SIGHUP the list of upstreams is read again. What is wrong with it changes nothing.
 fn reload_on_hangup(
     proxy: Arc<Proxy>,
     sources: Sources,
@@ -205,15 +207,6 @@ fn reload_on_hangup(
     let stop = proxy.stop.clone();
     let reloading = async move {
         while hangup.recv().await.is_some() {
-            if let Some(tls) = &proxy.tls {
-                match tls.reload() {
-                    Ok(()) => info!("certificate loaded again"),
-                    Err(error) => {
-                        let reason = reason::of(&error);
-                        warn!(%reason, "cannot load the certificate again, the old one stays");
-                    }
-                }
-            }
             match sources.read() {
                 Ok(specs) => {
                     let changes = proxy.upstreams.replace(specs);

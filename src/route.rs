@@ -320,15 +320,26 @@ impl Route {
         self.lock().served.len()
     }
 
-    /// The streams whose names come behind `after`, in order, and at most so many.
-    pub fn list(&self, after: &str, most: usize) -> Vec<Arc<Served>> {
+    /// The streams whose names come behind `after` and that are `wanted`, in order, and at most so many.
+    pub fn list(
+        &self,
+        after: &str,
+        most: usize,
+        wanted: impl Fn(&Served) -> bool,
+    ) -> Vec<Arc<Served>> {
         let streams = self.lock();
         let behind = (Bound::Excluded(after), Bound::Unbounded);
         let behind = streams.served.range::<str, _>(behind);
-        behind
+        let wanted = behind.filter(|(_, stream)| wanted(stream));
+        wanted
             .map(|(_, stream)| stream.clone())
             .take(most)
             .collect()
+    }
+
+    /// The stream with this name, if it is there.
+    pub fn get(&self, key: &Key) -> Option<Arc<Served>> {
+        self.lock().served.get(&key.name).cloned()
     }
 
     /// The stream with this name, for one more user. If there is none, it is made: however many ask for it at once, one does.

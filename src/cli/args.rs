@@ -9,6 +9,7 @@ use super::auth::AuthArgs;
 use super::connect::ConnectArgs;
 use super::proxy::ProxyArgs;
 use super::route::RouteArgs;
+use super::tls::TlsArgs;
 use super::values;
 use crate::client::{publish, tail};
 use crate::source::produce::Rate;
@@ -94,6 +95,10 @@ pub struct HopArgs {
     /// When stopping, how long subscribers may take to close
     #[arg(long, env = "WSEVENT_DRAIN", value_name = "DURATION", default_value = "5s", value_parser = values::duration, help_heading = "Serving")]
     pub drain: Duration,
+
+    /// TLS in front
+    #[command(flatten)]
+    pub tls: TlsArgs,
 
     /// Who may what
     #[command(flatten)]

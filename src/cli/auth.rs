@@ -1,13 +1,16 @@
 //! Who may what: the flags that say where it stands. They are of the process, whatever its routes.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ArgMatches;
+use clap::builder::BoolishValueParser;
 
-use super::{Usage, given, lines};
+use super::{Hop, Usage, given, lines};
 use crate::auth::{Auth, Settings};
 use crate::reason;
+use crate::route::Policy;
 
 /// Where it stands who may what. All are of the process.
 #[derive(Debug, clap::Args)]
@@ -48,6 +51,37 @@ pub struct AuthArgs {
         help_heading = "Access"
     )]
     pub jwt_issuer: Option<String>,
+
+    /// Let everyone publish who reaches this address, even if that is not only this machine and nobody has to say who they are
+    #[arg(long, env = "WSEVENT_INSECURE_PUBLISH", value_parser = BoolishValueParser::new(), help_heading = "Access")]
+    pub insecure_publish: bool,
+}
+
+impl AuthArgs {
+    /// Publishing without a token is for this machine, unless somebody says that he means it.
+    pub fn check_exposure(&self, hop: &Hop) -> Usage<()> {
+        let publishes = |route: &Policy| route.subscribers.accept_publish;
+        match hop.routes.iter().find(|route| publishes(route)) {
+            Some(route)
+                if hop.auth.is_none()
+                    && !self.insecure_publish
+                    && !is_of_this_machine(&hop.address) =>
+            {
+                Err(format!(
+                    "everyone who reaches {} could publish at {}: say who may with --auth-token-file or --jwt-keys, or that all may with --insecure-publish",
+                    hop.address, route.pattern
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether only this machine reaches an address. A name other than localhost is not looked up.
+fn is_of_this_machine(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let ip: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    ip.map_or(host == "localhost", |ip| ip.to_canonical().is_loopback())
 }
 
 /// Reads the files that the flags name; none if they name none. A broken one is a usage error.

@@ -9,6 +9,7 @@ use hyper::http::HeaderName;
 use tokio_rustls::rustls::ClientConfig;
 use url::Url;
 
+use super::tls::ClientTlsArgs;
 use super::{Usage, given, lines, values};
 use crate::reason;
 use crate::source::secret::{self, Secret};
@@ -28,6 +29,10 @@ pub struct ConnectArgs {
         help_heading = "Connections"
     )]
     pub consume_ca: Option<PathBuf>,
+
+    /// Who this side is
+    #[command(flatten)]
+    pub tls: ClientTlsArgs,
 
     /// Send this header with every request or handshake; repeatable. ${NAME} in the value is a variable of the environment, @FILE as the value is what the file holds then
     #[arg(
@@ -96,8 +101,9 @@ pub struct ConnectArgs {
 }
 
 /// Those that make sense only where there is an upstream.
-const OF_UPSTREAMS: [&str; 7] = [
+const OF_UPSTREAMS: [&str; 8] = [
     "consume_ca",
+    "consume_cert",
     "consume_header",
     "consume_message",
     "consume_expect",
@@ -193,9 +199,10 @@ pub fn connect(args: &ConnectArgs, matches: &ArgMatches, urls: &[EventUrl]) -> U
     }
     // Reading the system's roots takes a while, so only when they are needed.
     let is_secure = |url: &EventUrl| matches!(url.url.scheme(), "wss" | "https");
-    let wants_tls = args.consume_ca.is_some() || urls.iter().any(is_secure);
+    let identity = args.tls.identity()?;
+    let wants_tls = args.consume_ca.is_some() || identity.is_some() || urls.iter().any(is_secure);
     let tls = wants_tls
-        .then(|| client_config(args.consume_ca.as_deref()))
+        .then(|| client_config(args.consume_ca.as_deref(), identity))
         .transpose();
     Ok(Connect {
         headers: headers?,

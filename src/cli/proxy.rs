@@ -2,15 +2,16 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::builder::BoolishValueParser;
 use ipnet::IpNet;
 
+use super::tls::TlsArgs;
 use super::{Usage, given, values};
 use crate::listen::proxied::Version;
-use crate::listen::tls::Tls;
 use crate::proxy::Config;
 use crate::proxy::balance::Balance;
 use crate::proxy::connect::Connector;
@@ -26,7 +27,8 @@ Examples:
       each client's connection goes to the next one in turn
   wsevent proxy --upstream-file upstreams --health-path /events --balance least-connections \\
           --serve-address 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem --max-connection-age 12h
-      for connections that live for days: SIGHUP reads the file and the certificate again
+      for connections that live for days: SIGHUP reads the file again, and the certificate, which is also
+      read again when it changes
 
 Each request is a line in the log when it is over. Exit status: 0 after SIGINT or SIGTERM, 1 for what fails at run time,
 2 for wrong usage.";
@@ -115,25 +117,9 @@ pub struct ProxyArgs {
     )]
     pub serve_address: String,
 
-    /// Speak TLS to clients, with this certificate and those it needs (PEM); SIGHUP reads it again
-    #[arg(
-        long,
-        env = "WSEVENT_TLS_CERT",
-        value_name = "FILE",
-        requires = "tls_key",
-        help_heading = "Clients"
-    )]
-    pub tls_cert: Option<PathBuf>,
-
-    /// The key of the certificate (PEM)
-    #[arg(
-        long,
-        env = "WSEVENT_TLS_KEY",
-        value_name = "FILE",
-        requires = "tls_cert",
-        help_heading = "Clients"
-    )]
-    pub tls_key: Option<PathBuf>,
+    /// TLS in front
+    #[command(flatten)]
+    pub tls: TlsArgs,
 
     /// Each connection begins with a PROXY header (v1 or v2) that says who the client is; for use behind a balancer only
     #[arg(long, env = "WSEVENT_ACCEPT_PROXY_PROTOCOL", value_parser = BoolishValueParser::new(), help_heading = "Clients")]
@@ -200,10 +186,7 @@ pub fn config(args: ProxyArgs, matches: &ArgMatches) -> Usage<Config> {
     for text in words(matches, "trust_forwarded", &args.trust_forwarded) {
         trust.push(network(text)?);
     }
-    let tls = match (&args.tls_cert, &args.tls_key) {
-        (Some(cert), Some(key)) => Some(Tls::load(cert, key).map_err(|error| reason::of(&error))?),
-        _ => None,
-    };
+    let tls = args.tls.load()?.map(Arc::new);
     if given(matches, "health_timeout") == 2
         && args.health_path.is_none()
         && args.health_interval.is_none()
@@ -222,7 +205,7 @@ pub fn config(args: ProxyArgs, matches: &ArgMatches) -> Usage<Config> {
         || args.upstream_file.is_some()
         || upstreams.iter().any(|upstream| upstream.https);
     let client_tls = wants_tls
-        .then(|| client_config(args.upstream_ca.as_deref()))
+        .then(|| client_config(args.upstream_ca.as_deref(), None))
         .transpose()
         .map_err(|error| format!("--upstream-ca: {}", reason::of(&error)))?;
     Ok(Config {

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,10 +15,10 @@ use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tracing::info;
 
-use super::fanout::{Ender, Overload};
+use super::fanout::{EXPIRED_REASON, Ender, Overload};
 use crate::stream::cursor::Cursor;
 use crate::stream::tape::Pending;
 use crate::stream::usage::User;
@@ -59,6 +60,8 @@ pub struct Follower {
     pub ender: Ender,
     /// Keeps the stream there.
     pub user: User,
+    /// After so long it ends: what the reader has shown to get in holds no longer.
+    pub remaining: Option<Duration>,
     /// Notes that the connection takes what it is sent.
     pub activity: Arc<Activity>,
     /// What goes out before the first event.
@@ -103,6 +106,7 @@ struct Following {
     follower: Follower,
     heartbeat: Interval,
     joined: Instant,
+    expires: Option<Instant>,
     first: u64,
     sent: u64,
     /// Bytes it has been given from the tape since it had everything.
@@ -124,6 +128,9 @@ pub fn follow(follower: Follower) -> Body {
     let following = Following {
         heartbeat,
         joined: Instant::now(),
+        expires: follower
+            .remaining
+            .and_then(|remaining| Instant::now().checked_add(remaining)),
         first: follower.subscription.cursor.index,
         sent: 0,
         given: 0,
@@ -152,6 +159,13 @@ impl Following {
             let ender = &self.follower.ender;
             if ender.token().is_cancelled() {
                 self.reason = ender.farewell().reason;
+                return None;
+            }
+            if self
+                .expires
+                .is_some_and(|expires| expires <= Instant::now())
+            {
+                self.reason = EXPIRED_REASON.into();
                 return None;
             }
             if self.follower.subscription.walk.is_some() {
@@ -189,6 +203,13 @@ impl Following {
             subscription: Subscription { head, .. },
             ..
         } = &mut self.follower;
+        let expires = self.expires;
+        let expiry = async {
+            match expires {
+                Some(expires) => sleep_until(expires).await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             _ = head.changed() => None,
             _ = self.heartbeat.tick() => {
@@ -196,6 +217,7 @@ impl Following {
                 (!heartbeat.is_empty()).then(|| Bytes::from_static(heartbeat))
             }
             () = ender.token().cancelled() => None,
+            () = expiry => None,
         }
     }
 

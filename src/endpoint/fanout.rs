@@ -1,4 +1,4 @@
-//! The fan-out: one stream in one format to all who read it over a TCP connection of their own.
+//! The fan-out: one stream in one format to all who read it over a connection of their own.
 //!
 //! ```text
 //!   request ──► Connection ──► shard driver     writes to all caught-up subscribers of its share, one after another
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A subscriber is a [`Connection`]: a socket, a cursor on the stream's tape, and little else. Its [driver] and its own
-//! [task](subscriber) both may write to it; [`Connection::write`] is the only place that does, under the connection's
-//! lock, so frames are never mixed.
+//! [task](subscriber) both may write to it; [`Connection::write_with`] is the only place that does, under the connection's
+//! lock, so frames are never mixed. Over TLS and HTTP/2 only [its own task](solo) writes, and the driver wakes it.
 //!
 //! WebSockets come here after their handshake. So do the answers to HTTP/1 requests for SSE and NDJSON that come first on
 //! their connection: such an answer ends with the connection, hence its body needs no framing and is the same bytes for
@@ -17,6 +17,7 @@
 
 mod connection;
 mod driver;
+mod solo;
 mod subscriber;
 
 use std::borrow::Cow;
@@ -27,7 +28,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,6 +35,7 @@ use tracing::info;
 
 use crate::endpoint::websocket::input::{Input, Unheard};
 use crate::event::Labels;
+use crate::listen::stream::Stream;
 use crate::stream::cursor::Cursor;
 use crate::stream::usage::User;
 use crate::stream::walk::Walk;
@@ -42,10 +43,14 @@ use crate::stream::{EventLog, Subscription};
 use crate::wire::Format;
 use connection::Connection;
 use driver::Shard;
+use solo::Solo;
 use subscriber::Subscriber;
 
 /// How often, at least, the readers of a body get a comment, so that proxies do not take a quiet stream for a dead one.
 const BODY_HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// So much is given to a stream of HTTP/2 at a time, in bytes: a frame of the size that all take (RFC 9113, section 4.2).
+const HTTP2_PIECE: usize = 16 << 10;
 
 /// What happens to a subscriber that has fallen out of history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,8 +207,8 @@ pub struct Fanout {
 
 /// A connection that is to become a subscriber.
 pub struct Arrival {
-    /// The client's socket.
-    pub socket: TcpStream,
+    /// Its connection, or the part of one that is its own.
+    pub stream: Stream,
     /// Where it comes from.
     pub address: SocketAddr,
     /// What it sent right behind its request.
@@ -212,11 +217,25 @@ pub struct Arrival {
     pub preface: Bytes,
     /// Where it begins to read.
     pub subscription: Subscription,
+    /// What the client may.
+    pub permit: Permit,
+}
+
+/// What a subscriber may besides reading, and for how long it may read.
+pub struct Permit {
     /// With which labels it may publish, if it may.
     pub publish: Result<Box<Labels>, Unheard>,
+    /// After so long it is closed with 4401: what it has shown to get in holds no longer.
+    pub remaining: Option<Duration>,
     /// Keeps the stream there.
     pub user: User,
 }
+
+/// The code of the Close frame for those whose token has run out: a private one (RFC 6455, section 7.4.2), after the status
+/// that a new request would get.
+pub const EXPIRED: u16 = 4401;
+/// What they are told.
+pub const EXPIRED_REASON: &str = "the token has expired";
 
 impl Fanout {
     /// Serves `log` at `path`, with one shard for each worker thread of the current runtime.
@@ -260,14 +279,25 @@ impl Fanout {
         if format.heartbeat().is_empty() {
             // Nothing is written while the stream is quiet, so it is for the system to notice that a client has vanished.
             let keepalive = TcpKeepalive::new().with_time(BODY_HEARTBEAT);
-            let _ = SockRef::from(&arrival.socket).set_tcp_keepalive(&keepalive);
+            if let Some(socket) = arrival.stream.socket() {
+                let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
+            }
         }
         let shard =
             &self.shards[self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()];
         let input = Input::new(self.max_message_size);
         let head = arrival.subscription.head.clone();
+        // hyper holds a copy of whatever a stream of HTTP/2 is given; TLS bounds itself.
+        let most = match arrival.stream {
+            Stream::Http2(_) => HTTP2_PIECE,
+            _ => usize::MAX,
+        };
+        let (socket, stream) = match arrival.stream {
+            Stream::Plain(socket) => (Some(socket), None),
+            stream => (None, Some(stream)),
+        };
         let connection = Arc::new(Connection::new(
-            arrival.socket,
+            socket,
             address,
             arrival.preface,
             arrival.subscription,
@@ -276,13 +306,16 @@ impl Fanout {
         // Before anything is written: who has an answer is counted.
         self.audience.join();
         shard.join(connection.clone(), head);
-        self.tasks.spawn(Subscriber::new(
+        let subscriber = Subscriber::new(
             connection,
             shard.clone(),
             input,
-            arrival.publish,
-            arrival.user,
+            arrival.permit,
             &arrival.early,
-        ));
+        );
+        match stream {
+            None => self.tasks.spawn(subscriber),
+            Some(stream) => self.tasks.spawn(Solo::new(subscriber, stream, most)),
+        };
     }
 }

@@ -21,10 +21,10 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tracing::debug;
 
 use super::body::Upload;
-use super::stream::Stream;
 use super::upstreams::Upstream;
 use crate::listen::KEEPALIVE;
 use crate::listen::proxied::{self, Proxied};
+use crate::listen::stream::Stream;
 
 pub use sender::Sender;
 pub use sluice::Armed;

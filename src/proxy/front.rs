@@ -23,7 +23,6 @@ use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsStream;
 use tracing::{debug, info};
 
 use super::Proxy;
@@ -32,22 +31,21 @@ use super::body::Answer;
 use super::forward::head;
 use super::forward::{Client, Opened, Outcome, Streamed};
 use super::headers::From;
-use super::stream::Stream;
 use super::tunnel::{self, Side, event_stream};
 use crate::listen::proxied;
+use crate::listen::refusal::{LINGER, say_no};
+use crate::listen::stream::Stream;
 use crate::reason;
 use gate::{Gate, Verdict};
 
 /// What is read of a connection at first: more than most heads have.
 const FIRST_READ: usize = 2 << 10;
-/// What stands before a connection's first request must be here by then, and each further request as well.
+/// A PROXY header must be here by then.
 const OPENING: Duration = Duration::from_secs(10);
 /// A connection waits for so long for its next request, which must be here as a whole by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// So much hyper keeps of what a client is slow to take, in bytes.
 const MAX_UNREAD: usize = 64 << 10;
-/// How long a client that is turned away has time to read why.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it ends, or is a tunnel, which is a task of its own, and a smaller one.
 pub async fn connection(
@@ -91,21 +89,21 @@ pub async fn connection(
         return open(Stream::Plain(socket), from, admitted, proxy).await;
     };
     from.https = true;
-    let accepting = timeout(OPENING, tls.accept(socket));
-    let stream = match proxy.stop.run_until_cancelled(accepting).await {
-        Some(Ok(Ok(stream))) => stream,
-        Some(Ok(Err(error))) => {
-            let reason = reason::of(&error.into());
+    let opening = Box::pin(tls.open(socket));
+    let (stream, preface) = match proxy.stop.run_until_cancelled(opening).await {
+        Some(Ok(opened)) => opened,
+        Some(Err(error)) => {
+            let reason = reason::of(&error);
             debug!(client = %from.client, %reason, "TLS handshake failed");
             return;
         }
-        Some(Err(_)) | None => return,
+        None => return,
     };
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let stream = Stream::Tls(Box::new(TlsStream::Server(stream)));
-    match is_http2 {
-        true => Box::pin(http2::negotiated(stream, from, admitted, proxy)).await,
-        false => open(stream, from, admitted, proxy).await,
+    match preface {
+        Some(preface) => {
+            Box::pin(http2::serve(stream, preface, from, admitted, proxy)).await;
+        }
+        None => open(stream, from, admitted, proxy).await,
     }
 }
 
@@ -296,7 +294,7 @@ async fn http1(gate: Gate, client: Client, answer: Option<Response<Answer>>, adm
         }
         (_, Some(Verdict::Refused(status, reason)), Err(_)) => {
             info!(client = %from.client, status = status.as_u16(), reason, "request refused");
-            let _ = timeout(LINGER, say_no(&mut stream, status, reason)).await;
+            say_no(&mut stream, status, reason).await;
         }
         (_, _, Err(error)) => {
             let reason = reason::of(&error.into());
@@ -383,26 +381,6 @@ async fn turn_away(
         return;
     };
     if proxy.tls.is_none() {
-        let mut stream = Stream::Plain(socket);
-        let _ = timeout(LINGER, say_no(&mut stream, status, reason)).await;
+        say_no(&mut Stream::Plain(socket), status, reason).await;
     }
-}
-
-/// Answers without hyper, to what may not even be a request, and lets the client read it: closing at once, with bytes of it
-/// unread, would reset the connection (RFC 9112, section 9.6).
-async fn say_no(stream: &mut Stream, status: StatusCode, reason: &str) -> std::io::Result<()> {
-    let comes_back = matches!(
-        status,
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
-    );
-    let answer = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n{}\r\n{reason}\n",
-        reason.len() + 1,
-        if comes_back { "Retry-After: 5\r\n" } else { "" },
-    );
-    stream.write_all(answer.as_bytes()).await?;
-    stream.shutdown().await?;
-    let mut rest = [0; 1024];
-    while stream.read(&mut rest).await? > 0 {}
-    Ok(())
 }

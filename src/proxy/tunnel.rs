@@ -23,7 +23,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::stream::Stream;
+use crate::listen::stream::Stream;
 use crate::reason;
 use alarm::Alarm;
 use direction::{Direction, Failure, Until};

@@ -105,6 +105,11 @@ impl Served {
         })
     }
 
+    /// Its path, without parameters.
+    pub fn path(&self) -> &str {
+        self.name.split('?').next().unwrap_or_default()
+    }
+
     /// How many subscribers there are.
     pub fn subscriber_count(&self) -> usize {
         self.subscribers.load(Ordering::Relaxed)

@@ -10,6 +10,8 @@ use hyper::{Method, Response, StatusCode, Version};
 use super::noted::Noted;
 use super::origin::{self, Origin};
 use super::request::{Context, Handover, Kind, Outcome, Refusal, refusal, with_headers};
+use super::who::Who;
+use crate::auth::{self, Right};
 use crate::endpoint::answer::{self, Representation};
 use crate::endpoint::body::{self, Body, Follower};
 use crate::endpoint::page::{self, Page};
@@ -32,6 +34,8 @@ pub struct Asked<'a> {
     pub route: &'a Arc<Route>,
     /// Its name.
     pub key: &'a Key,
+    /// Who asks.
+    pub who: Who,
     /// The page that asks.
     pub origin: Origin<'a>,
 }
@@ -41,7 +45,9 @@ impl Asked<'_> {
     pub(super) async fn granted(&self, body: Incoming, alone: bool) -> Result<Outcome, Refusal> {
         let accepts_publish = self.route.policy.subscribers.accept_publish;
         match self.request.method {
-            Method::GET if handshake::is_meant(self.request) => self.websocket().await,
+            Method::GET | Method::CONNECT if handshake::is_meant(self.request) => {
+                self.websocket().await
+            }
             Method::GET | Method::HEAD => self.read(alone).await,
             Method::POST if accepts_publish => self.publish(body).await,
             Method::OPTIONS => Ok(Outcome::Answer(self.options())),
@@ -58,7 +64,17 @@ impl Asked<'_> {
         }
     }
 
-    fn check_origin(&self) -> Result<(), Refusal> {
+    fn handover(&self, lease: Lease, kind: Kind) -> Handover {
+        Handover {
+            lease,
+            remaining: self.who.remaining(),
+            kind,
+        }
+    }
+
+    /// Whether who asks may do this, and the page is let in through which they ask.
+    fn check(&self, right: Right) -> Result<(), Refusal> {
+        self.who.check(right, self.key.path())?;
         match self.origin {
             Origin::Foreign => Err(refusal(StatusCode::FORBIDDEN, origin::REFUSED)),
             Origin::Own | Origin::Allowed(..) => Ok(()),
@@ -68,6 +84,7 @@ impl Asked<'_> {
     /// A stream as an endless body, or the page that shows it.
     async fn read(&self, alone: bool) -> Result<Outcome, Refusal> {
         let request = self.request;
+        self.check(Right::Subscribe)?;
         let format = match answer::negotiate(&request.headers) {
             Some(Representation::Stream(format)) => format,
             Some(Representation::Page) => {
@@ -81,7 +98,6 @@ impl Asked<'_> {
                 ));
             }
         };
-        self.check_origin()?;
         let (wish, wants) = self.wish()?;
         if request.method == Method::HEAD {
             let headers = answer::headers(format, Resumed::No);
@@ -98,7 +114,7 @@ impl Asked<'_> {
             self.origin.let_read(&mut headers);
             let preface = answer::head_and_preface(&headers, preface);
             let kind = Kind::Body(format, preface, joined.subscription);
-            return Ok(Outcome::TakeOver(Handover { lease, kind }));
+            return Ok(Outcome::TakeOver(self.handover(lease, kind)));
         }
         let settings = &stream.policy.subscribers;
         let body = body::follow(Follower {
@@ -111,6 +127,7 @@ impl Asked<'_> {
             address: self.context.address,
             ender: stream.ender.clone(),
             user: lease.user,
+            remaining: self.who.remaining(),
             activity: self.context.activity.clone(),
             preface: preface.into(),
             subscription: joined.subscription,
@@ -125,7 +142,7 @@ impl Asked<'_> {
             ..refusal(wrong.status, wrong.reason)
         })?;
         // A browser sends a page's handshake wherever the page wants, and shows it all that comes: nothing else asks.
-        self.check_origin()?;
+        self.check(Right::Subscribe)?;
         if handshake::offers(request, hop::SUBPROTOCOL) {
             let lease = self.open().await?;
             let mut response = handshake::response(accept);
@@ -137,11 +154,12 @@ impl Asked<'_> {
             ]);
             let kind = Kind::Hop;
             let response = response.map(body::full);
-            return Ok(Outcome::Upgrade(response, Handover { lease, kind }));
+            return Ok(Outcome::Upgrade(response, self.handover(lease, kind)));
         }
         let (wish, wants) = self.wish()?;
         let publish = match self.route.policy.subscribers.accept_publish {
             false => Err(Unheard::Nobody),
+            true if !self.who.may(Right::Publish, self.key.path()) => Err(Unheard::WithoutRight),
             true => {
                 let labels = answer::labels(request);
                 publish::check_labels(&labels)?;
@@ -156,14 +174,19 @@ impl Asked<'_> {
         let mut response = handshake::response(accept);
         let resumed = HeaderValue::from_static(joined.resumed.as_str());
         response.headers_mut().insert(RESUMED, resumed);
+        // A browser that has offered any subprotocol wants one of them, also if it was to carry a token only.
+        if let Some(subprotocol) = auth::subprotocol(request, None) {
+            let name = header::SEC_WEBSOCKET_PROTOCOL;
+            response.headers_mut().insert(name, subprotocol);
+        }
         answer::add_state(response.headers_mut(), &joined);
         let kind = Kind::WebSocket(joined.subscription, publish);
         let response = response.map(body::full);
-        Ok(Outcome::Upgrade(response, Handover { lease, kind }))
+        Ok(Outcome::Upgrade(response, self.handover(lease, kind)))
     }
 
     async fn publish(&self, body: Incoming) -> Result<Outcome, Refusal> {
-        self.check_origin()?;
+        self.check(Right::Publish)?;
         let lease = self.open().await?;
         let Some(publisher) = &lease.stream.publisher else {
             return Err(self.method_not_allowed());

@@ -9,11 +9,13 @@ use url::form_urlencoded;
 
 use super::origin::{self, Origin};
 use super::request::{Outcome, Refusal, refusal, with_headers};
+use super::who::Who;
+use crate::auth::Right;
 use crate::endpoint::answer;
 use crate::endpoint::body;
 use crate::endpoint::page::{self, Index, Page, Stream};
 use crate::route::served::Served;
-use crate::route::{Route, Routes};
+use crate::route::{Place, Route, Routes};
 
 /// So many streams stand in a list if nothing else is asked for, and so many at most.
 const STREAMS: usize = 100;
@@ -24,6 +26,7 @@ pub fn answer(
     routes: &Routes,
     of: Option<&Arc<Route>>,
     request: &Parts,
+    who: &Who,
     origin: Origin<'_>,
 ) -> Result<Outcome, Refusal> {
     const OFFERED: [(bool, &str); 2] = [(false, "application/json"), (true, "text/html")];
@@ -65,7 +68,7 @@ pub fn answer(
         Some(true) => page::page(Page::Index),
         Some(false) => {
             let wanted = Wanted::of(request)?;
-            let json = wanted.list(routes, of, request.uri.path());
+            let json = wanted.list(routes, of, who, request.uri.path());
             let headers = HeaderMap::from_iter([
                 (
                     header::CONTENT_TYPE,
@@ -86,10 +89,11 @@ pub fn answer(
     Ok(Outcome::Answer(with_headers(headers, body::full(body))))
 }
 
-/// Which part of a list is asked for: `?after=` and `?limit=`.
+/// Which part of a list is asked for: `?after=` and `?limit=`, or `?of=` for the one stream at a path.
 struct Wanted {
     after: String,
     limit: usize,
+    of: Option<String>,
 }
 
 impl Wanted {
@@ -97,11 +101,13 @@ impl Wanted {
         let mut wanted = Self {
             after: String::new(),
             limit: STREAMS,
+            of: None,
         };
         let query = request.uri.query().unwrap_or_default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "after" => wanted.after = value.into_owned(),
+                "of" => wanted.of = Some(value.into_owned()),
                 "limit" => {
                     let limit = value.parse().ok().filter(|limit| *limit > 0);
                     let limit: usize = limit.ok_or(refusal(
@@ -116,16 +122,23 @@ impl Wanted {
         Ok(wanted)
     }
 
-    fn list(&self, routes: &Routes, of: Option<&Arc<Route>>, path: &str) -> Vec<u8> {
+    fn list(&self, routes: &Routes, of: Option<&Arc<Route>>, who: &Who, path: &str) -> Vec<u8> {
         let listed = match of {
             Some(route) => vec![route.clone()],
             None => routes.all(),
         };
-        // One more than wanted shows that there is more.
-        let mut streams: Vec<Arc<Served>> = listed
-            .iter()
-            .flat_map(|route| route.list(&self.after, self.limit + 1))
-            .collect();
+        let may_see = |stream: &Served| who.may(Right::Subscribe, stream.path());
+        let mut streams: Vec<Arc<Served>> = match &self.of {
+            Some(target) => self::of(routes, target)
+                .filter(|stream| may_see(stream))
+                .into_iter()
+                .collect(),
+            // One more than wanted shows that there is more.
+            None => listed
+                .iter()
+                .flat_map(|route| route.list(&self.after, self.limit + 1, may_see))
+                .collect(),
+        };
         streams.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let has_more = streams.len() > self.limit;
         streams.truncate(self.limit);
@@ -152,6 +165,18 @@ impl Wanted {
             next,
         };
         index.json()
+    }
+}
+
+/// The stream that a path, perhaps with a query, names, if it is there.
+fn of(routes: &Routes, target: &str) -> Option<Arc<Served>> {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    match routes.find(path, query) {
+        Ok(Some(Place::Stream(route, key))) => route.get(&key),
+        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -14,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::asked::Asked;
 use super::list;
-use super::origin;
+use super::origin::{self, Origin};
+use super::who::Who;
+use crate::auth::{Auth, Denied};
 use crate::endpoint::body::{self, Activity, Body};
 use crate::endpoint::websocket::handshake;
 use crate::endpoint::websocket::input::Unheard;
@@ -44,6 +47,8 @@ pub enum Outcome {
 pub struct Handover {
     /// The stream that it is about.
     pub lease: Lease,
+    /// For how long; none if there is no end to it.
+    pub remaining: Option<Duration>,
     /// What it is.
     pub kind: Kind,
 }
@@ -62,6 +67,8 @@ pub enum Kind {
 pub struct Context {
     /// What is served on it.
     pub routes: Arc<Routes>,
+    /// Says who may what; none if everyone may everything.
+    pub auth: Option<Arc<Auth>>,
     /// Who has made it.
     pub address: SocketAddr,
     /// Ends what does not end by itself.
@@ -88,6 +95,15 @@ pub(super) fn refusal(status: StatusCode, reason: impl Into<Cow<'static, str>>) 
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         refusal(refused.status, refused.reason)
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        Self {
+            headers: denied.headers(),
+            ..refusal(denied.status, denied.reason)
+        }
     }
 }
 
@@ -129,22 +145,20 @@ impl Context {
     /// taken over.
     pub async fn outcome(&self, request: Request<Incoming>, alone: bool) -> Outcome {
         let (request, body) = request.into_parts();
-        let target = self.target(&request);
+        // Before anything is looked up or made: a stranger opens nothing.
+        let who = self.who(&request);
+        let target = match &who {
+            Ok(_) => self.target(&request),
+            Err(_) => Ok(Target::Index),
+        };
         let about = target.as_ref().unwrap_or(&Target::Index);
         let origin = origin::of(&request, |origin| self.lets_in(origin, about));
-        let granted = match target {
-            Err(refusal) => Err(refusal),
-            Ok(Target::Index) => list::answer(&self.routes, None, &request, origin),
-            Ok(Target::List(route)) => list::answer(&self.routes, Some(&route), &request, origin),
-            Ok(Target::Stream(ref route, ref key)) => {
-                let asked = Asked {
-                    context: self,
-                    request: &request,
-                    route,
-                    key,
-                    origin,
-                };
-                asked.granted(body, alone).await
+        let granted = match (who, target) {
+            (Err(refusal), _) | (_, Err(refusal)) => Err(refusal),
+            (Ok(who), Ok(target)) => {
+                let origin = who.origin(origin);
+                self.granted((&request, body), target, who, origin, alone)
+                    .await
             }
         };
         let mut outcome = granted.unwrap_or_else(|refusal| Outcome::Answer(refusal.into()));
@@ -152,6 +166,42 @@ impl Context {
             origin.let_read(response.headers_mut());
         }
         outcome
+    }
+
+    async fn granted(
+        &self,
+        (request, body): (&Parts, Incoming),
+        target: Target,
+        who: Who,
+        origin: Origin<'_>,
+        alone: bool,
+    ) -> Result<Outcome, Refusal> {
+        match target {
+            Target::Index => list::answer(&self.routes, None, request, &who, origin),
+            Target::List(route) => list::answer(&self.routes, Some(&route), request, &who, origin),
+            Target::Stream(ref route, ref key) => {
+                let asked = Asked {
+                    context: self,
+                    request,
+                    route,
+                    key,
+                    who,
+                    origin,
+                };
+                asked.granted(body, alone).await
+            }
+        }
+    }
+
+    /// Who is asking. A browser's question whether a page may ask (WHATWG Fetch, section 3.2.2) comes from nobody.
+    fn who(&self, request: &Parts) -> Result<Who, Refusal> {
+        check_message(request).map_err(|reason| refusal(StatusCode::BAD_REQUEST, reason))?;
+        match &self.auth {
+            Some(auth) if request.method != Method::OPTIONS => {
+                Ok(Who::Known(auth.identify(request)?))
+            }
+            _ => Ok(Who::Anyone),
+        }
     }
 
     /// Whether pages of an origin may see this.
@@ -170,7 +220,6 @@ impl Context {
 
     /// What a request is about.
     fn target(&self, request: &Parts) -> Result<Target, Refusal> {
-        check_message(request).map_err(|reason| refusal(StatusCode::BAD_REQUEST, reason))?;
         if !http_message::has_known_coding(request) {
             return Err(refusal(
                 StatusCode::NOT_IMPLEMENTED,

@@ -67,6 +67,7 @@ fn owner(heading: &str) -> &'static str {
         "`wsevent publish`" => "publish",
         "`wsevent proxy`" => "proxy",
         "The hop and both clients" => "connections",
+        "The hop and the proxy" => "servers",
         "All" => "all",
         other => panic!("whose flags are below '{other}'?"),
     }
@@ -122,13 +123,15 @@ async fn the_readme_names_exactly_the_flags_there_are() {
     let mut flags = Flags::new();
     for (command, own) in &commands {
         for (name, flag) in own {
-            // What is the same for all stands there once.
-            let mut others = commands
+            // What is the same for several stands there once.
+            let same = commands
                 .iter()
-                .filter(|(_, flags)| flags.get(name) != Some(flag));
-            let owner = match (others.next(), others.next()) {
-                (None, _) => "all",
-                (Some(("proxy", _)), None) => "connections",
+                .filter(|(_, flags)| flags.get(name) == Some(flag));
+            let same: Vec<_> = same.map(|(command, _)| *command).collect();
+            let owner = match same[..] {
+                ["hop", "tail", "publish", "proxy"] => "all",
+                ["hop", "tail", "publish"] => "connections",
+                ["hop", "proxy"] => "servers",
                 _ => command,
             };
             flags.insert(format!("{owner} {name}"), flag.clone());

@@ -3,6 +3,7 @@
 //!
 //! Tests wait for signals: a log line, a frame, a connection, an exit. [`GUARD`] only ends a test that would hang.
 
+pub mod authority;
 pub mod client;
 pub mod events;
 pub mod frame;

@@ -1,5 +1,6 @@
 //! Tests of the real binary, against servers and clients of this file's neighbours and of other people.
 
+mod access;
 mod auth_files;
 mod browser;
 mod chain;
@@ -27,4 +28,5 @@ mod subscribers;
 mod survival;
 mod tail;
 mod tls;
+mod tls_server;
 mod upstream;

@@ -202,7 +202,7 @@ async fn a_hop_with_many_streams_stops_well() {
     }
     hop.signal(Signal::TERM);
     for (client, link) in clients {
-        client.answer_close(1001).await;
+        assert_eq!(client.closed().await, 1001);
         link.await.expect("the link has been closed");
     }
     hop.stops_well().await;

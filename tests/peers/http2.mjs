@@ -1,16 +1,18 @@
-// A client of HTTP/2 made of Node's http2, for tests/it/peers/http.rs and tests/it/proxying/http2_peers.rs.
+// A client of HTTP/2 made of Node's http2, for tests/it/peers/http.rs, tests/it/proxying/http2_peers.rs and
+// tests/it/tls_server/peers.rs.
 //
 // Does what http2.py does, with two differences: it reads each stream as soon as it is answered, and its windows of flow
 // control (RFC 9113, section 5.2) are HTTP/2's small ones.
 
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { connect } from "node:http2";
 
 const say = (what) => console.log(JSON.stringify(what));
 
-const [, , url, count] = process.argv;
+const [, , url, count, ca] = process.argv;
 const { origin, pathname } = new URL(url);
-const session = connect(origin);
+const session = connect(origin, ca && { ca: readFileSync(ca) });
 
 async function* lines(stream) {
   let rest = "";

@@ -1,6 +1,8 @@
-"""A client of HTTP/2 made of Python's httpx and h2, for tests/it/peers/http.rs and tests/it/proxying/http2_peers.rs.
+"""A client of HTTP/2 made of Python's httpx and h2, for tests/it/peers/http.rs, tests/it/proxying/http2_peers.rs and
+tests/it/tls_server/peers.rs.
 
-Asks for the URL it is given as many times as is said behind it, all at once and on one connection, half of them as NDJSON.
+Asks for the URL it is given as many times as is said behind it, all at once and on one connection, half of them as NDJSON. A
+third argument is the CA to trust.
 Says when all are answered, and for each of them what it got before the event "end".
 
 Reads no stream before all are answered. In httpcore 1.0.9 streams queue for one lock, and the one that has it reads the
@@ -11,6 +13,7 @@ Like this, each that has the lock waits for what is on its way.
 
 import asyncio
 import json
+import ssl
 import sys
 
 import httpx
@@ -35,7 +38,7 @@ async def read(client, url, number, all_answered):
     raise EOFError(f"stream {number} has ended")
 
 
-async def main(url, count):
+async def main(url, count, ca=None):
     waiting = count
     sockets = set()
     last = asyncio.Event()
@@ -51,7 +54,12 @@ async def main(url, count):
 
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(
-        http1=False, http2=True, timeout=60, limits=limits, trust_env=False
+        http1=False,
+        http2=True,
+        timeout=60,
+        limits=limits,
+        trust_env=False,
+        verify=ssl.create_default_context(cafile=ca) if ca else True,
     ) as client:
         # One connection is there before all ask at once.
         say(index=(await client.get(httpx.URL(url).copy_with(path="/"))).json())
@@ -60,4 +68,4 @@ async def main(url, count):
             say(texts=texts)
 
 
-asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+asyncio.run(main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:]))

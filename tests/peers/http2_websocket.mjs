@@ -1,4 +1,5 @@
-// WebSockets over HTTP/2 (RFC 8441) made of Node's http2 and ws, for tests/it/proxying/http2_peers.rs.
+// WebSockets over HTTP/2 (RFC 8441) made of Node's http2 and ws, for tests/it/proxying/http2_peers.rs and
+// tests/it/tls_server/peers.rs.
 //
 // Connects to the origin it is given, and trusts the certificate in the file that is named behind it, if one is. Each line on
 // standard input is a command: "open PATH", "send NUMBER TEXT", "close NUMBER", "end". It says what it gets.

@@ -32,8 +32,9 @@ const PIECE: usize = 16 << 10;
 
 /// A subscriber, as its driver and its own task share it. Idle, it is this and a sleeping task.
 pub struct Connection {
-    /// The client's socket. Read by the subscriber's own task, written by [`Connection::write`].
-    pub socket: TcpStream,
+    /// The client's socket, read by the subscriber's own task, written by [`Connection::write`]; none where that task has it for
+    /// itself.
+    socket: Option<TcpStream>,
     /// Wakes the subscriber's own task.
     pub task: AtomicWaker,
     address: SocketAddr,
@@ -86,9 +87,11 @@ pub enum Mode {
     Driven,
     /// Blocked or closing: its own task writes when the socket can take more.
     Parked,
+    /// Its own task always writes, and wants to be woken by events.
+    Own,
 }
 
-/// A place in one of the driver's two lists.
+/// A place in one of the driver's lists.
 #[derive(Debug, Clone, Copy)]
 pub struct Slot {
     /// Which list.
@@ -122,9 +125,10 @@ pub enum Progress {
 }
 
 impl Connection {
-    /// A connection to `address` that is to get `preface` and then its part of the stream, and was last heard of at `tick`.
+    /// A connection to `address` that is to get `preface` and then its part of the stream, and was last heard of at `tick`. The
+    /// driver writes to `socket`; without one, the subscriber's own task writes elsewhere.
     pub fn new(
-        socket: TcpStream,
+        socket: Option<TcpStream>,
         address: SocketAddr,
         preface: Bytes,
         subscription: Subscription,
@@ -137,6 +141,10 @@ impl Connection {
             tape,
             ..
         } = subscription;
+        let mode = match socket {
+            Some(_) => Mode::Driven,
+            None => Mode::Own,
+        };
         Self {
             socket,
             address,
@@ -150,7 +158,7 @@ impl Connection {
                 walked: 0,
                 rest: preface,
                 control: Vec::new(),
-                mode: Mode::Driven,
+                mode,
                 slot: None,
                 queued: false,
                 pinged: tick,
@@ -163,6 +171,18 @@ impl Connection {
             first: cursor.index,
             live,
         }
+    }
+
+    /// The socket, which is not another's.
+    pub fn socket(&self) -> &TcpStream {
+        let socket = self.socket.as_ref();
+        socket.expect("whoever asks has not been given it")
+    }
+
+    /// Whether it wants to be woken by events. Who is writing just now may miss what comes, so he does.
+    pub fn wants_events(&self) -> bool {
+        let writer = self.writer.try_lock();
+        writer.map_or(true, |writer| writer.mode == Mode::Own)
     }
 
     /// The tape that this subscriber reads. All live connections of a stream read the same one.
@@ -185,17 +205,28 @@ impl Connection {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what is pending, in as few system calls as the chunks of the tape allow. The only place that writes to a
-    /// subscriber's socket.
-    ///
-    /// Whatever the progress, what went out is whole frames plus, if there is a rest, the beginning of one more.
+    /// Writes what is pending to the socket; see [`Connection::write_with`].
     pub fn write(
         &self,
         writer: &mut Writer,
         chunk: &mut Option<Arc<Chunk>>,
         audience: &Audience,
     ) -> Progress {
-        let progress = self.write_turn(writer, chunk, audience);
+        self.write_with(writer, chunk, audience, |bytes| self.try_write(bytes))
+    }
+
+    /// Writes what is pending, in as few system calls as the chunks of the tape allow. The only place that writes to a
+    /// subscriber. `try_write` takes some of what it is given, and nothing when there is no room.
+    ///
+    /// Whatever the progress, what went out is whole frames plus, if there is a rest, the beginning of one more.
+    pub fn write_with(
+        &self,
+        writer: &mut Writer,
+        chunk: &mut Option<Arc<Chunk>>,
+        audience: &Audience,
+        try_write: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> Progress {
+        let progress = self.write_turn(writer, chunk, audience, try_write);
         writer.was_blocked |= progress == Progress::Blocked;
         progress
     }
@@ -205,11 +236,12 @@ impl Connection {
         writer: &mut Writer,
         chunk: &mut Option<Arc<Chunk>>,
         audience: &Audience,
+        mut try_write: impl FnMut(&[u8]) -> io::Result<usize>,
     ) -> Progress {
         let before = writer.sent;
         loop {
             while !writer.rest.is_empty() {
-                match self.try_write(&writer.rest) {
+                match try_write(&writer.rest) {
                     Ok(0) => return Progress::Blocked,
                     Ok(taken) => {
                         writer.sent += taken as u64;
@@ -234,7 +266,7 @@ impl Connection {
                 self.catch_up(writer, audience);
             }
             if writer.walk.is_some() {
-                match self.write_walk(writer, audience) {
+                match write_walk(writer, audience, &mut try_write) {
                     Some(progress) => return progress,
                     None if writer.sent - before >= LONGEST_TURN => return Progress::Behind,
                     None => continue,
@@ -263,7 +295,7 @@ impl Connection {
                         writer.rest = notice.into();
                     }
                 },
-                Pending::Frames { slice, end, last } => match self.try_write(&slice) {
+                Pending::Frames { slice, end, last } => match try_write(&slice) {
                     Ok(0) => return Progress::Blocked,
                     Ok(taken) if taken == slice.len() => {
                         writer.sent += taken as u64;
@@ -306,38 +338,9 @@ impl Connection {
         }
     }
 
-    /// Writes the next piece of a walk, or what is to be said at its end. None when there may be more to write.
-    fn write_walk(&self, writer: &mut Writer, audience: &Audience) -> Option<Progress> {
-        let walk = writer.walk.as_mut()?;
-        let Some(piece) = walk.next(&audience.log, audience.format, PIECE) else {
-            let ended = writer.walk.take()?.end(&audience.log, audience.format);
-            writer.merged += ended.merged;
-            writer.rest = ended.notice.into();
-            return None;
-        };
-        let taken = match self.try_write(&piece.bytes) {
-            Ok(taken) => taken,
-            Err(_) => return Some(Progress::Broken),
-        };
-        let (end, frames) = walk.advance(&piece, taken);
-        writer.sent += taken as u64;
-        writer.walked += frames as i64;
-        if taken == piece.bytes.len() {
-            return None;
-        }
-        if end > taken {
-            // Of many small frames nothing is kept but the rest of one.
-            writer.rest = match end - taken <= MAX_KEPT_REST {
-                true => Bytes::copy_from_slice(&piece.bytes[taken..end]),
-                false => Bytes::from(piece.bytes).slice(taken..end),
-            };
-        }
-        Some(Progress::Blocked)
-    }
-
     /// `Ok(0)` when the socket takes nothing now.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.socket.try_write(bytes) {
+        match self.socket().try_write(bytes) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             result => result,
         }
@@ -364,6 +367,39 @@ impl Connection {
             "subscriber disconnected"
         );
     }
+}
+
+/// Writes the next piece of a walk, or what is to be said at its end. None when there may be more to write.
+fn write_walk(
+    writer: &mut Writer,
+    audience: &Audience,
+    try_write: &mut impl FnMut(&[u8]) -> io::Result<usize>,
+) -> Option<Progress> {
+    let walk = writer.walk.as_mut()?;
+    let Some(piece) = walk.next(&audience.log, audience.format, PIECE) else {
+        let ended = writer.walk.take()?.end(&audience.log, audience.format);
+        writer.merged += ended.merged;
+        writer.rest = ended.notice.into();
+        return None;
+    };
+    let taken = match try_write(&piece.bytes) {
+        Ok(taken) => taken,
+        Err(_) => return Some(Progress::Broken),
+    };
+    let (end, frames) = walk.advance(&piece, taken);
+    writer.sent += taken as u64;
+    writer.walked += frames as i64;
+    if taken == piece.bytes.len() {
+        return None;
+    }
+    if end > taken {
+        // Of many small frames nothing is kept but the rest of one.
+        writer.rest = match end - taken <= MAX_KEPT_REST {
+            true => Bytes::copy_from_slice(&piece.bytes[taken..end]),
+            false => Bytes::from(piece.bytes).slice(taken..end),
+        };
+    }
+    Some(Progress::Blocked)
 }
 
 const PASSED_BY: &str = "too slow: history has moved past this subscriber";
@@ -471,7 +507,7 @@ impl Writer {
 
     /// Whether all that was to be written by now has been.
     pub fn is_clear(&self) -> bool {
-        self.rest.is_empty() && self.control.is_empty() && self.mode == Mode::Driven
+        self.rest.is_empty() && self.control.is_empty() && self.mode != Mode::Parked
     }
 
     /// Whether control frames wait to be written.

@@ -8,7 +8,9 @@
 //! Who comes back and is far behind would be written for a long time before its socket blocks. Such subscribers wait in a
 //! queue, and each gets a part of what it has missed in turn, while there is no new event for those who are caught up.
 //!
-//! Only the driver changes its two lists. Everybody else puts a command into the shard's inbox, so nobody ever waits
+//! Where the driver cannot write, as TLS and HTTP/2 are between, it wakes the subscriber's own task instead.
+//!
+//! Only the driver changes its lists. Everybody else puts a command into the shard's inbox, so nobody ever waits
 //! for a walk.
 
 use std::collections::VecDeque;
@@ -133,6 +135,8 @@ struct Driver {
     driven: Vec<Arc<Connection>>,
     /// Those whose own tasks write, and those that are behind.
     parked: Vec<Arc<Connection>>,
+    /// Those whose own tasks write in any case.
+    own: Vec<Arc<Connection>>,
     /// Those that are behind though their sockets take what there is, in turns. Some may have blocked or left since.
     behind: VecDeque<Arc<Connection>>,
     /// The oldest position on the tape when the parked ones were last compared with it.
@@ -155,6 +159,7 @@ impl Driver {
             clock,
             driven: Vec::new(),
             parked: Vec::new(),
+            own: Vec::new(),
             behind: VecDeque::new(),
             writes: 0,
             chunk: None,
@@ -190,7 +195,7 @@ impl Driver {
                 let mut inbox = self.shard.lock();
                 if inbox.commands.is_empty() {
                     // Under the lock: who joins from now on sees that a new driver is needed.
-                    inbox.driven = !self.driven.is_empty() || !self.parked.is_empty();
+                    inbox.driven = self.all().next().is_some();
                     return inbox.driven;
                 }
                 mem::take(&mut inbox.commands)
@@ -210,14 +215,20 @@ impl Driver {
             self.end(&connection);
         }
         let writer = connection.lock();
-        if writer.is_walking() && !writer.is_ending() {
+        let (mode, is_walking) = (writer.mode, writer.is_walking() && !writer.is_ending());
+        drop(writer);
+        if mode == Mode::Own {
+            self.insert(connection.clone(), Mode::Own);
+            // Events may have come since it subscribed.
+            connection.task.wake();
+            return;
+        }
+        if is_walking {
             // However many join at once, and however much there is for each: they wait for their turns.
-            drop(writer);
             self.insert(connection.clone(), Mode::Parked);
             self.enqueue(connection);
             return;
         }
-        drop(writer);
         let index = self.insert(connection, Mode::Driven);
         // Events may have come since it subscribed.
         self.write(index);
@@ -271,7 +282,7 @@ impl Driver {
         }
     }
 
-    /// Writes to each caught-up subscriber what is pending.
+    /// Writes to each caught-up subscriber what is pending, and wakes those that write themselves.
     async fn walk(&mut self) {
         let mut index = 0;
         while index < self.driven.len() {
@@ -281,6 +292,11 @@ impl Driver {
             self.writes += 1;
             if self.writes.is_multiple_of(WRITES_PER_TURN) {
                 tokio::task::yield_now().await;
+            }
+        }
+        for connection in &self.own {
+            if connection.wants_events() {
+                connection.task.wake();
             }
         }
     }
@@ -322,13 +338,13 @@ impl Driver {
         false
     }
 
-    /// Sees to the parked subscribers that history has passed by.
+    /// Sees to those subscribers that others write to and that history has passed by.
     fn end_passed(&mut self) {
         let oldest = self.tape.oldest().position;
         if oldest == mem::replace(&mut self.oldest, oldest) {
             return;
         }
-        for connection in &self.parked {
+        for connection in self.parked.iter().chain(&self.own) {
             if connection.lock().pass(oldest, &self.shard.audience) {
                 connection.task.wake();
             }
@@ -341,7 +357,7 @@ impl Driver {
         self.shard.tick.store(now, Ordering::Relaxed);
         let audience = &self.shard.audience;
         let format = audience.format;
-        for connection in self.driven.iter().chain(&self.parked) {
+        for connection in self.all() {
             let mut writer = connection.lock();
             if writer.is_ending() {
                 continue;
@@ -370,7 +386,7 @@ impl Driver {
     /// The process stops, or the stream does: everybody gets a Close frame.
     fn stop(&mut self) {
         self.shard.stopping.store(true, Ordering::Relaxed);
-        for connection in self.driven.iter().chain(&self.parked) {
+        for connection in self.all() {
             self.end(connection);
         }
     }
@@ -382,10 +398,16 @@ impl Driver {
         connection.task.wake();
     }
 
+    fn all(&self) -> impl Iterator<Item = &Arc<Connection>> {
+        let others = self.parked.iter().chain(&self.own);
+        self.driven.iter().chain(others)
+    }
+
     fn list(&mut self, mode: Mode) -> &mut Vec<Arc<Connection>> {
         match mode {
             Mode::Driven => &mut self.driven,
             Mode::Parked => &mut self.parked,
+            Mode::Own => &mut self.own,
         }
     }
 

@@ -16,9 +16,11 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::time::{Sleep, sleep};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::connection::{Connection, Mode, Progress};
 use super::driver::Shard;
+use super::{EXPIRED, EXPIRED_REASON, Permit};
 use crate::endpoint::websocket::input::{End, Input, Unheard};
 use crate::event::Labels;
 use crate::stream::usage::User;
@@ -31,28 +33,56 @@ const READ: usize = 4 << 10;
 
 /// A subscriber's task, as a future of its own rather than an `async fn`: so it is only as large as what it holds.
 pub struct Subscriber {
-    connection: Arc<Connection>,
-    shard: Arc<Shard>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) shard: Arc<Shard>,
     input: Input,
     /// With which labels the client may publish, if it may.
     publish: Result<Box<Labels>, Unheard>,
     /// What the client sends is thrown away: it has sent what it must not, or its Close frame can no longer matter.
     deaf: bool,
     /// The client will send no more.
-    ended: bool,
-    closing: Closing,
+    pub(super) ended: bool,
+    pub(super) closing: Closing,
+    /// When what has opened the connection runs out, if it does.
+    expiry: Option<Pin<Box<Sleep>>>,
     /// Keeps the stream there.
     _user: User,
 }
 
 /// How far the end of the connection has come.
-enum Closing {
+pub(super) enum Closing {
     NotYet,
     /// The Close frame waits to be written.
     Sending(Pin<Box<Sleep>>),
     /// It is out, and no more will be written. Reading goes on: closing a socket with unread input would reset the
     /// connection, and the client might lose what was sent to it last, the Close frame itself.
     Sent(Pin<Box<Sleep>>),
+}
+
+impl Closing {
+    /// The Close frame is to be written.
+    pub(super) fn begin(&mut self) {
+        if matches!(self, Self::NotYet) {
+            *self = Self::Sending(Box::pin(sleep(CLOSE_TIMEOUT)));
+        }
+    }
+
+    /// The Close frame is out.
+    pub(super) fn sent(&mut self) {
+        *self = Self::Sent(match mem::replace(self, Self::NotYet) {
+            Self::Sending(deadline) | Self::Sent(deadline) => deadline,
+            // History had moved on when the task came to write, and the Close frame went out at once.
+            Self::NotYet => Box::pin(sleep(CLOSE_TIMEOUT)),
+        });
+    }
+
+    /// Ready when the client has had its time.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::NotYet => Poll::Pending,
+            Self::Sending(deadline) | Self::Sent(deadline) => deadline.as_mut().poll(context),
+        }
+    }
 }
 
 /// Ready when there is nothing left to do for the connection.
@@ -62,13 +92,19 @@ impl Future for Subscriber {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         // Before looking at anything that whoever wakes this task may have changed.
         self.connection.task.register(context.waker());
-        if self.poll_read(context).is_continue() && self.poll_write(context).is_continue() {
-            match &mut self.closing {
-                Closing::NotYet => return Poll::Pending,
-                Closing::Sending(deadline) | Closing::Sent(deadline) => {
-                    ready!(deadline.as_mut().poll(context))
+        self.poll_expiry(context);
+        let read = self.poll_read(|connection, buffer| {
+            let socket = connection.socket();
+            loop {
+                ready!(socket.poll_read_ready(context))?;
+                match socket.try_read(buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
                 }
             }
+        });
+        if read.is_continue() && self.poll_write(context).is_continue() {
+            return self.closing.poll(context);
         }
         Poll::Ready(())
     }
@@ -90,8 +126,11 @@ impl Subscriber {
         connection: Arc<Connection>,
         shard: Arc<Shard>,
         input: Input,
-        publish: Result<Box<Labels>, Unheard>,
-        user: User,
+        Permit {
+            publish,
+            remaining,
+            user,
+        }: Permit,
         early: &[u8],
     ) -> Self {
         // Behind a request whose answer has no end, nothing can be asked.
@@ -104,6 +143,7 @@ impl Subscriber {
             deaf,
             ended: false,
             closing: Closing::NotYet,
+            expiry: remaining.map(|remaining| Box::pin(sleep(remaining))),
             _user: user,
         };
         // Nothing has been sent yet that this could be the answer to, so it cannot be the end.
@@ -111,29 +151,42 @@ impl Subscriber {
         subscriber
     }
 
-    fn poll_read(&mut self, context: &mut Context<'_>) -> ControlFlow<()> {
+    /// Ends the connection when what has opened it has run out.
+    pub(super) fn poll_expiry(&mut self, context: &mut Context<'_>) {
+        let has_run_out = self
+            .expiry
+            .as_mut()
+            .is_some_and(|expiry| expiry.as_mut().poll(context).is_ready());
+        if has_run_out {
+            self.expiry = None;
+            let format = self.shard.audience().format;
+            let code = CloseCode::from(EXPIRED);
+            self.connection.lock().end(format, code, EXPIRED_REASON);
+        }
+    }
+
+    /// Acts on all that there is to `read`; breaks when nothing more is to be done for the connection.
+    pub(super) fn poll_read(
+        &mut self,
+        mut read: impl FnMut(&Connection, &mut [u8]) -> Poll<io::Result<usize>>,
+    ) -> ControlFlow<()> {
         if self.ended {
             return ControlFlow::Continue(());
         }
         let mut buffer = [0; READ];
-        while let Poll::Ready(ready) = self.connection.socket.poll_read_ready(context) {
-            if ready.is_err() {
-                return ControlFlow::Break(());
-            }
-            match self.connection.socket.try_read(&mut buffer) {
+        while let Poll::Ready(result) = read(&self.connection, &mut buffer) {
+            match result {
                 Ok(0) if matches!(self.closing, Closing::Sent(_)) => return ControlFlow::Break(()),
                 Ok(0) if self.connection.lock().is_ending() => {
                     // It may well read on, until it has its Close frame.
                     self.ended = true;
                     return ControlFlow::Continue(());
                 }
-                Ok(0) => return ControlFlow::Break(()),
+                Ok(0) | Err(_) => return ControlFlow::Break(()),
                 Ok(len) => {
                     self.connection.set_heard(self.shard.tick());
                     self.take(&buffer[..len])?;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return ControlFlow::Break(()),
             }
         }
         ControlFlow::Continue(())
@@ -192,11 +245,11 @@ impl Subscriber {
         let mut chunk = None;
         while writer.mode == Mode::Parked || writer.has_control() {
             // Here and not before the loop: a write may find that history has moved on.
-            if writer.is_ending() && matches!(self.closing, Closing::NotYet) {
-                self.closing = Closing::Sending(Box::pin(sleep(CLOSE_TIMEOUT)));
+            if writer.is_ending() {
+                self.closing.begin();
             }
             if writer.mode == Mode::Parked {
-                match connection.socket.poll_write_ready(context) {
+                match connection.socket().poll_write_ready(context) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => return ControlFlow::Break(()),
                     Poll::Pending => break,
@@ -227,7 +280,7 @@ impl Subscriber {
 
     /// The Close frame is out: what is left is to wait until the client has closed too.
     fn sent_close(&mut self) -> ControlFlow<()> {
-        if SockRef::from(&self.connection.socket)
+        if SockRef::from(self.connection.socket())
             .shutdown(Shutdown::Write)
             .is_err()
         {
@@ -236,11 +289,7 @@ impl Subscriber {
         if self.ended {
             return ControlFlow::Break(());
         }
-        self.closing = Closing::Sent(match mem::replace(&mut self.closing, Closing::NotYet) {
-            Closing::Sending(deadline) | Closing::Sent(deadline) => deadline,
-            // History had moved on when this task came to write, and the Close frame went out at once.
-            Closing::NotYet => Box::pin(sleep(CLOSE_TIMEOUT)),
-        });
+        self.closing.sent();
         ControlFlow::Continue(())
     }
 }

@@ -1,12 +1,13 @@
-//! The opening handshake, as RFC 6455, section 4.2 has it, on a request that hyper has parsed.
+//! The opening handshake, as RFC 6455, section 4.2 has it, and over HTTP/2 RFC 8441, on a request that hyper has parsed.
 
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
+use hyper::ext::Protocol;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Response, StatusCode, Version};
+use hyper::{Method, Response, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::http_message::has_token;
@@ -40,10 +41,27 @@ impl Refusal {
     }
 }
 
+/// An accepted handshake.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// Over HTTP/1.1; the value of `Sec-WebSocket-Accept`.
+    Upgrade(HeaderValue),
+    /// Over HTTP/2, where no header says it (RFC 8441, section 5).
+    Connect,
+}
+
 /// Whether a request means to be a WebSocket handshake, well-formed or not.
 pub fn is_meant(request: &Parts) -> bool {
-    has_token(&request.headers, header::UPGRADE, "websocket")
+    is_connect(request)
+        || has_token(&request.headers, header::UPGRADE, "websocket")
         || request.headers.contains_key(header::SEC_WEBSOCKET_KEY)
+}
+
+/// Whether it is one over HTTP/2 (RFC 8441, section 4).
+fn is_connect(request: &Parts) -> bool {
+    let protocol = request.extensions.get::<Protocol>();
+    request.method == Method::CONNECT
+        && protocol.is_some_and(|protocol| protocol.as_ref().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Whether the client offers this subprotocol (RFC 6455, section 4.2.2).
@@ -56,9 +74,21 @@ pub fn offers(request: &Parts, subprotocol: &str) -> bool {
     )
 }
 
-/// Checks a handshake; the answer is the value of `Sec-WebSocket-Accept`.
-pub fn accept(request: &Parts) -> Result<HeaderValue, Refusal> {
+/// Checks a handshake.
+pub fn accept(request: &Parts) -> Result<Accepted, Refusal> {
     let headers = &request.headers;
+    if is_connect(request) {
+        // Neither key nor Upgrade are there, and some clients leave the version out as well.
+        return match headers.contains_key(header::SEC_WEBSOCKET_VERSION) {
+            true => check_version(request).map(|()| Accepted::Connect),
+            false => Ok(Accepted::Connect),
+        };
+    }
+    if request.version == Version::HTTP_2 {
+        return Err(bad_request(
+            "a WebSocket handshake over HTTP/2 is a CONNECT with :protocol (RFC 8441)",
+        ));
+    }
     if request.version != Version::HTTP_11 {
         return Err(bad_request("a WebSocket handshake needs HTTP/1.1"));
     }
@@ -78,18 +108,13 @@ pub fn accept(request: &Parts) -> Result<HeaderValue, Refusal> {
             "the header 'Connection: Upgrade' is missing; a proxy may have removed it",
         ));
     }
-    let mut versions = headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();
-    if versions.next().is_none_or(|version| version != VERSION) || versions.next().is_some() {
-        return Err(Refusal {
-            status: StatusCode::UPGRADE_REQUIRED,
-            reason: "this server speaks WebSocket version 13",
-        });
-    }
+    check_version(request)?;
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     match (keys.next(), keys.next()) {
         (Some(key), None) if is_key(key.as_bytes()) => {
             let accept = derive_accept_key(key.as_bytes());
-            Ok(HeaderValue::from_str(&accept).expect("base64 is a valid header value"))
+            let accept = HeaderValue::from_str(&accept).expect("base64 is a valid header value");
+            Ok(Accepted::Upgrade(accept))
         }
         (None, _) => Err(bad_request("the header Sec-WebSocket-Key is missing")),
         (Some(_), Some(_)) => Err(bad_request(
@@ -101,9 +126,28 @@ pub fn accept(request: &Parts) -> Result<HeaderValue, Refusal> {
     }
 }
 
+fn check_version(request: &Parts) -> Result<(), Refusal> {
+    let versions = request.headers.get_all(header::SEC_WEBSOCKET_VERSION);
+    let mut versions = versions.iter();
+    if versions.next().is_some_and(|version| version == VERSION) && versions.next().is_none() {
+        return Ok(());
+    }
+    Err(Refusal {
+        status: match is_connect(request) {
+            // An upgrade is not possible there.
+            true => StatusCode::BAD_REQUEST,
+            false => StatusCode::UPGRADE_REQUIRED,
+        },
+        reason: "this server speaks WebSocket version 13",
+    })
+}
+
 /// The answer to an accepted handshake.
-pub fn response(accept: HeaderValue) -> Response<Bytes> {
+pub fn response(accepted: Accepted) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
+    let Accepted::Upgrade(accept) = accepted else {
+        return response;
+    };
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     response.headers_mut().extend([
         (header::UPGRADE, HeaderValue::from_static("websocket")),
@@ -147,7 +191,7 @@ mod tests {
         ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
 
-    fn check(headers: &[(&str, &str)]) -> Result<HeaderValue, u16> {
+    fn check(headers: &[(&str, &str)]) -> Result<Accepted, u16> {
         let mut request = Request::get("/events");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -157,7 +201,7 @@ mod tests {
     }
 
     /// The good handshake with one header replaced, and then any others added.
-    fn with(name: &str, values: &[&str]) -> Result<HeaderValue, u16> {
+    fn with(name: &str, values: &[&str]) -> Result<Accepted, u16> {
         let mut headers: Vec<_> = GOOD
             .iter()
             .copied()
@@ -169,10 +213,39 @@ mod tests {
 
     #[test]
     fn the_example_of_the_standard_is_accepted() {
-        assert_eq!(
-            check(GOOD).expect("accepted"),
-            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-        );
+        let accept = HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(check(GOOD), Ok(Accepted::Upgrade(accept)));
+    }
+
+    #[test]
+    fn over_http_2_it_is_a_connect() {
+        let check = |method: Method, protocol: Option<&'static str>, version: Option<&str>| {
+            let mut request = Request::builder().method(method).version(Version::HTTP_2);
+            if let Some(version) = version {
+                request = request.header("Sec-WebSocket-Version", version);
+            }
+            if let Some(protocol) = protocol {
+                request = request.extension(Protocol::from_static(protocol));
+            }
+            let request = request.body(()).expect("a request").into_parts().0;
+            let accepted = accept(&request).map_err(|refusal| refusal.status.as_u16());
+            (is_meant(&request), accepted)
+        };
+        let (connect, websocket) = (Method::CONNECT, Some("websocket"));
+        for version in [None, Some("13")] {
+            let good = check(connect.clone(), websocket, version);
+            assert_eq!(good, (true, Ok(Accepted::Connect)));
+        }
+        let old = check(connect.clone(), websocket, Some("8"));
+        assert_eq!(old, (true, Err(400)));
+        for (method, protocol) in [
+            (connect.clone(), None),
+            (connect, Some("connect-udp")),
+            (Method::GET, websocket),
+        ] {
+            assert_eq!(check(method, protocol, None), (false, Err(400)));
+        }
+        assert_eq!(response(Accepted::Connect).status(), 200);
     }
 
     #[test]

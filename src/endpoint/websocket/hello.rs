@@ -1,11 +1,11 @@
 //! The beginning of a hop link: what the hop downstream wants.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use bytes::{Bytes, BytesMut};
-use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -24,15 +24,41 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HELLO: usize = 64 << 10;
 
 /// Reads the hello of a hop that has just shaken hands. What it has sent behind that is the second part of the answer.
-pub async fn receive(socket: &TcpStream, early: Bytes) -> Result<(Hello, Bytes)> {
-    let reading = read_hello(socket, early.into());
-    match timeout(HELLO_TIMEOUT, reading).await {
-        Ok(hello) => hello,
-        Err(_) => refuse(socket, CloseCode::Policy, "no !hello").await,
+pub async fn receive<S>(stream: &mut S, early: Bytes) -> Result<(Hello, Bytes)>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let reading = read_hello(stream, early.into());
+    let (code, reason) = match timeout(HELLO_TIMEOUT, reading).await {
+        Ok(Ok(hello)) => return Ok(hello),
+        Ok(Err(Failure::Lost(error))) => return Err(error),
+        Ok(Err(Failure::Refused(code, reason))) => (code, reason),
+        Err(_) => (CloseCode::Policy, "no !hello".into()),
+    };
+    // Whoever does not take it does without.
+    let _ = timeout(HELLO_TIMEOUT, refuse(stream, code, &reason)).await;
+    bail!("{reason}")
+}
+
+/// Why there is no hello.
+enum Failure {
+    /// The connection has ended.
+    Lost(anyhow::Error),
+    /// It is to be closed with this code and reason.
+    Refused(CloseCode, Cow<'static, str>),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Lost(error.into())
     }
 }
 
-async fn read_hello(socket: &TcpStream, mut bytes: BytesMut) -> Result<(Hello, Bytes)> {
+async fn read_hello<S>(stream: &mut S, mut bytes: BytesMut) -> Result<(Hello, Bytes), Failure>
+where
+    S: AsyncRead + Unpin,
+{
+    let lost = |reason| Err(Failure::Lost(anyhow!("{reason}")));
     let mut input = Input::new(MAX_HELLO);
     let mut taken = 0;
     loop {
@@ -44,48 +70,43 @@ async fn read_hello(socket: &TcpStream, mut bytes: BytesMut) -> Result<(Hello, B
             taken += 1;
             match result {
                 Ok(()) => {}
-                Err(End::Violation { code, reason }) => return refuse(socket, code, &reason).await,
-                Err(End::Closed { .. }) => bail!("closed before its hello"),
+                Err(End::Violation { code, reason }) => {
+                    return Err(Failure::Refused(code, reason));
+                }
+                Err(End::Closed { .. }) => return lost("closed before its hello"),
             }
             if let Some(message) = message {
                 return match hop::decode(message) {
                     Ok(Message::Control(Control::Hello(hello))) => {
                         Ok((hello, bytes.split_off(taken).freeze()))
                     }
-                    Ok(_) => refuse(socket, CloseCode::Protocol, "!hello is expected first").await,
-                    Err(wrong) => refuse(socket, CloseCode::Protocol, wrong.0).await,
+                    Ok(_) => Err(Failure::Refused(
+                        CloseCode::Protocol,
+                        "!hello is expected first".into(),
+                    )),
+                    Err(wrong) => Err(Failure::Refused(CloseCode::Protocol, wrong.0.into())),
                 };
             }
         }
         if bytes.len() > 2 * MAX_HELLO {
-            bail!("no hello within {} bytes", 2 * MAX_HELLO);
+            return lost("no hello within its bounds");
         }
-        socket.readable().await?;
-        match socket.try_read_buf(&mut bytes) {
-            Ok(0) => bail!("gone before its hello"),
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return lost("gone before its hello");
         }
     }
 }
 
-async fn refuse<T>(socket: &TcpStream, code: CloseCode, reason: &str) -> Result<T> {
-    // It fits any socket's buffer; if not, the connection just ends.
-    let _ = socket.try_write(&websocket::close(code, reason));
-    let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Write);
+/// Sends a Close frame, and lets the client read it: closing at once, with bytes of it unread, would reset the connection.
+async fn refuse<S>(stream: &mut S, code: CloseCode, reason: &str) -> std::io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.write_all(&websocket::close(code, reason)).await?;
+    stream.shutdown().await?;
     let mut rest = [0; 1024];
-    let drained = async {
-        while socket.readable().await.is_ok() {
-            match socket.try_read(&mut rest) {
-                Ok(0) => break,
-                Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => break,
-                _ => {}
-            }
-        }
-    };
-    let _ = timeout(HELLO_TIMEOUT, drained).await;
-    bail!("{reason}")
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
 }
 
 /// Where the stream begins for who says this hello.

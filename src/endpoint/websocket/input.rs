@@ -49,6 +49,8 @@ pub enum End {
 pub enum Unheard {
     /// Nobody is heard here.
     Nobody,
+    /// Others are, who have the right to.
+    WithoutRight,
 }
 
 impl Unheard {
@@ -56,6 +58,10 @@ impl Unheard {
     fn end(self) -> End {
         match self {
             Self::Nobody => violation(CloseCode::Unsupported, "this path takes no messages"),
+            Self::WithoutRight => violation(
+                CloseCode::Policy,
+                "this token gives no right to publish at this path",
+            ),
         }
     }
 }

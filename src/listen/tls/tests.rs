@@ -3,6 +3,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::{ClientConfig, HandshakeKind, RootCertStore};
 
 use super::*;
@@ -45,7 +46,16 @@ impl Files {
     }
 
     fn load(&self) -> Result<Tls> {
-        Tls::load(&self.path("cert.pem"), &self.path("key.pem"))
+        Tls::load(self.files("cert.pem", "key.pem"))
+    }
+
+    fn files(&self, certificate: &str, key: &str) -> super::Files {
+        let client_ca = self.path("ca.pem");
+        super::Files {
+            certificate: self.path(certificate),
+            key: self.path(key),
+            client_ca: client_ca.exists().then_some(client_ca),
+        }
     }
 
     /// What is said when the files cannot be loaded, without the names of folders.
@@ -61,7 +71,12 @@ impl Files {
             .with_safe_default_protocol_versions()
             .expect("versions that ring has")
             .with_root_certificates(self.roots.clone());
-        let mut config = config.with_no_client_auth();
+        let identity = tls::read_identity(&self.path("cert.pem"), &self.path("key.pem"));
+        let identity = SingleCertAndKey::from(identity.expect("good files"));
+        let mut config = match self.path("ca.pem").exists() {
+            true => config.with_client_cert_resolver(Arc::new(identity)),
+            false => config.with_no_client_auth(),
+        };
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Arc::new(config).into()
     }
@@ -75,7 +90,8 @@ async fn connect(
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let serving = async {
-        let mut stream = tls.accept(listener.accept().await?.0).await?;
+        let opened = tls.open(listener.accept().await?.0).await;
+        let (mut stream, _) = opened.map_err(io::Error::other)?;
         stream.write_u8(1).await?;
         stream.shutdown().await
     };
@@ -83,6 +99,9 @@ async fn connect(
         let name = "localhost".try_into().expect("it is a name");
         let socket = TcpStream::connect(address).await?;
         let mut stream = client.connect(name, socket).await?;
+        if stream.get_ref().1.alpn_protocol() == Some(HTTP2) {
+            stream.write_all(HTTP2_PREFACE).await?;
+        }
         // Tickets come behind the handshake.
         assert_eq!(stream.read_u8().await?, 1);
         let connection = stream.get_ref().1;
@@ -122,6 +141,63 @@ async fn sessions_are_resumed_even_after_a_reload() {
     tls.reload().expect("good files");
     let (kind, _) = connect(&tls, &client).await.expect("TLS");
     assert_eq!(kind, Some(HandshakeKind::Resumed));
+}
+
+/// What a resumed session shows is no certificate, so it must not be enough.
+#[tokio::test]
+async fn where_clients_need_a_certificate_each_shows_it() {
+    let files = Files::new();
+    // They show the server's own, which is signed by itself.
+    let certificate = fs::read_to_string(files.path("cert.pem")).expect("it is there");
+    files.write("ca.pem", &certificate);
+    let tls = files.load().expect("good files");
+    let client = files.client(&[]);
+    for _ in 0..3 {
+        let (kind, _) = connect(&tls, &client).await.expect("TLS");
+        assert_eq!(kind, Some(HandshakeKind::Full));
+    }
+    let other = Files::new();
+    let certificate = fs::read_to_string(other.path("cert.pem")).expect("it is there");
+    files.write("ca.pem", &certificate);
+    tls.reload().expect("good files");
+    assert!(connect(&tls, &client).await.is_err());
+}
+
+/// A server's end of a connection, and the client's.
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it listens");
+    let (accepted, connected) = tokio::join!(listener.accept(), TcpStream::connect(address));
+    (accepted.expect("a client").0, connected.expect("a server"))
+}
+
+/// With the clock paused, a timer is over as soon as nothing else can happen.
+#[tokio::test(start_paused = true)]
+async fn who_begins_a_handshake_and_stops_is_given_up() {
+    let files = Files::new();
+    let tls = files.load().expect("good files");
+    // The header of a record of 512 bytes that do not come, and nothing at all.
+    for begun in [&b"\x16\x03\x01\x02\x00\x01"[..], b""] {
+        let (server, mut client) = pair().await;
+        client.write_all(begun).await.expect("it is open");
+        let error = tls.open(server).await.err().expect("it takes too long");
+        assert!(reason::of(&error).starts_with("the client takes too long"));
+        let mut rest = vec![];
+        // A reset is an end as well.
+        let _ = client.read_to_end(&mut rest).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_agrees_on_http_2_and_does_not_begin_it_is_given_up() {
+    let files = Files::new();
+    let tls = files.load().expect("good files");
+    let client = files.client(&[b"h2"]);
+    let (server, socket) = pair().await;
+    let name = "localhost".try_into().expect("it is a name");
+    let (opened, _stream) = tokio::join!(tls.open(server), client.connect(name, socket));
+    let error = opened.err().expect("it takes too long");
+    assert!(reason::of(&error).starts_with("the client takes too long"));
 }
 
 #[tokio::test]
@@ -174,6 +250,10 @@ fn what_is_wrong_with_the_files_is_said() {
     );
     // One file may hold both.
     files.write("both.pem", &format!("{certificate}{key}"));
-    let both = files.path("both.pem");
-    assert!(Tls::load(&both, &both).is_ok());
+    assert!(Tls::load(files.files("both.pem", "both.pem")).is_ok());
+    // Whose clients are let in is known, or nobody's are.
+    files.write("ca.pem", &key);
+    let error = Tls::load(files.files("both.pem", "both.pem")).err();
+    let said = reason::of(&error.expect("there is no certificate in it"));
+    assert!(said.starts_with("clients cannot be checked: "), "{said}");
 }

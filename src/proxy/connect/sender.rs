@@ -15,8 +15,8 @@ use tracing::debug;
 
 use super::handshake;
 use super::sluice::{Armed, Control, Sluice};
+use crate::listen::stream::Stream;
 use crate::proxy::body::Upload;
-use crate::proxy::stream::Stream;
 use crate::proxy::tunnel::Side;
 
 /// Sends requests on one connection, one at a time.

@@ -18,7 +18,7 @@ use futures_util::task::AtomicWaker;
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::proxy::stream::Stream;
+use crate::listen::stream::Stream;
 
 /// All passes.
 const OPEN: u8 = 0;

@@ -30,7 +30,7 @@ pub use chunked::{Chunked, is_forbidden};
 pub use control::Control;
 
 use crate::listen::rewound::HTTP2_PREFACE;
-use crate::proxy::stream::Stream;
+use crate::listen::stream::Stream;
 use framing::{Framing, Stop};
 
 /// The longest head of a request, and the longest trailer section, in bytes.

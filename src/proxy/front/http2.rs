@@ -10,18 +10,17 @@ use bytes::Bytes;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncReadExt;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::debug;
 
 use super::streams::Streams;
-use super::{HEAD_TIMEOUT, MAX_UNREAD, OPENING, leaving, tunneled, until};
-use crate::listen::rewound::{HTTP2_PREFACE, Rewound};
+use super::{HEAD_TIMEOUT, MAX_UNREAD, leaving, tunneled, until};
+use crate::listen::rewound::Rewound;
+use crate::listen::stream::Stream;
 use crate::proxy::Proxy;
 use crate::proxy::admission::Admitted;
 use crate::proxy::forward::{Client, Outcome};
 use crate::proxy::headers::From;
-use crate::proxy::stream::Stream;
 use crate::proxy::tunnel::Side;
 use crate::reason;
 use crate::shutdown::Tracked;
@@ -32,16 +31,6 @@ const HTTP2_PING: Duration = Duration::from_secs(20);
 const MAX_STREAMS: u32 = 128;
 /// The longest head of a request over HTTP/2, in bytes.
 const MAX_HEAD: u32 = 16 << 10;
-
-/// HTTP/2 that TLS has agreed on. hyper would wait for its preface for ever.
-pub async fn negotiated(mut stream: Stream, from: From, admitted: Admitted, proxy: Arc<Proxy>) {
-    let mut preface = [0; HTTP2_PREFACE.len()];
-    let reading = timeout(OPENING, stream.read_exact(&mut preface));
-    if let Some(Ok(Ok(_))) = proxy.stop.run_until_cancelled(reading).await {
-        let early = Bytes::copy_from_slice(&preface);
-        serve(stream, early, from, admitted, proxy).await;
-    }
-}
 
 /// Serves HTTP/2 until the connection ends. `early` has been read of it.
 pub async fn serve(

@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 
 use super::frames::Frames;
 use super::relay::{Relay, TURN};
-use crate::proxy::stream::Stream;
+use crate::listen::stream::Stream;
 
 /// One direction.
 pub struct Direction {

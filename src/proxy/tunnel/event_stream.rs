@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::alarm::Alarm;
 use super::relay::{Relay, SMALLEST_READ, TURN};
 use super::{Limits, SCRATCH, Side, in_at_most, take_scratch};
+use crate::listen::stream::Stream;
 use crate::proxy::exchange::{AGED, COMPLETE, GONE, SILENT, STOPPED};
-use crate::proxy::stream::Stream;
 use crate::reason;
 
 pub use content::Content;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::proxy::stream::Stream;
+use crate::listen::stream::Stream;
 
 /// So much is read at once at most: fewer system calls than that cost less than the copies and the processor's caches.
 pub const LARGEST_READ: usize = 256 << 10;

@@ -184,7 +184,7 @@ impl Client {
     async fn tls(&self) -> Result<Arc<ClientConfig>> {
         match &self.upstream.tls {
             Some(tls) => Ok(tls.clone()),
-            None => tokio::task::spawn_blocking(|| client_config(None)).await?,
+            None => tokio::task::spawn_blocking(|| client_config(None, None)).await?,
         }
     }
 

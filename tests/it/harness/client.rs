@@ -6,10 +6,12 @@ use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::frame::{self, CLOSE, FIN, Frame, PING, PONG, close_payload, masked};
@@ -69,10 +71,34 @@ impl Head {
     }
 }
 
+/// What a client speaks over.
+pub trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The socket below, if it has that for itself.
+    fn socket(&self) -> Option<&TcpStream>;
+}
+
+impl Carrier for TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl Carrier for TlsStream<TcpStream> {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.get_ref().0)
+    }
+}
+
+/// One stream of an HTTP/2 connection.
+impl Carrier for TokioIo<Upgraded> {
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
 /// One connection.
 pub struct Client {
-    reader: OwnedReadHalf,
-    writer: OwnedWriteHalf,
+    stream: Box<dyn Carrier>,
     /// What has arrived and is not taken yet.
     buffer: Vec<u8>,
     taken: usize,
@@ -106,19 +132,26 @@ impl Client {
 
     fn new(socket: TcpStream) -> Self {
         socket.set_nodelay(true).expect("sockets can do that");
-        let (reader, writer) = socket.into_split();
+        Self::over(socket)
+    }
+
+    /// Over a connection that is there.
+    pub fn over(stream: impl Carrier + 'static) -> Self {
         Self {
-            reader,
-            writer,
+            stream: Box::new(stream),
             buffer: vec![],
             taken: 0,
             read_size: 64 << 10,
         }
     }
 
+    fn socket(&self) -> &TcpStream {
+        self.stream.socket().expect("a connection of its own")
+    }
+
     /// Its own end.
     pub fn address(&self) -> SocketAddr {
-        self.reader.local_addr().expect("it is connected")
+        self.socket().local_addr().expect("it is connected")
     }
 
     /// All that comes up to the end of the connection.
@@ -148,7 +181,11 @@ impl Client {
 
     /// For a server that may have closed already.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
-        within_guard("writing", self.writer.write_all(bytes.as_ref())).await
+        let writing = async {
+            self.stream.write_all(bytes.as_ref()).await?;
+            self.stream.flush().await
+        };
+        within_guard("writing", writing).await
     }
 
     /// Sends a final frame.
@@ -161,7 +198,7 @@ impl Client {
         self.buffer.drain(..self.taken);
         self.taken = 0;
         let mut piece = vec![0; self.read_size];
-        let len = within_guard("reading", self.reader.read(&mut piece)).await;
+        let len = within_guard("reading", self.stream.read(&mut piece)).await;
         let len = len.unwrap_or(0);
         self.buffer.extend(&piece[..len]);
         len > 0
@@ -353,12 +390,12 @@ impl Client {
 
     /// Ends its own direction only.
     pub async fn half_close(&mut self) {
-        self.writer.shutdown().await.expect("the connection lives");
+        self.stream.shutdown().await.expect("the connection lives");
     }
 
     /// Vanishes with a reset.
     pub fn reset(self) {
-        let socket = self.reader.reunite(self.writer).expect("two halves of one");
-        sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).expect("sockets can do that");
+        sockopt::set_socket_linger(self.socket(), Some(Duration::ZERO))
+            .expect("sockets can do that");
     }
 }

@@ -198,17 +198,27 @@ async fn a_new_certificate_is_for_new_connections_and_a_broken_one_for_none() {
 }
 
 #[tokio::test]
-async fn who_speaks_no_tls_gets_nowhere() {
+async fn who_speaks_plain_http_is_told_so() {
     let (certificate, upstream) = (Certificate::new(), Upstream::new());
     let proxy = certificate.proxy(&upstream).await;
     let mut client = proxy.client().await;
     client
         .send(request("GET / HTTP/1.1", &[("Host", "localhost")]))
         .await;
-    let mut answer = client.rest().await;
-    // At most an alert (RFC 8446, section 6).
-    answer.truncate(1);
-    assert!(answer.is_empty() || answer == [0x15]);
+    let head = client.head().await;
+    assert_eq!(head.status, 400);
+    assert!(client.body(&head).await.contains("https://"));
+    client.ended().await;
+    certificate.connect(&proxy).await;
+}
+
+/// As those do who write over the old one: without SIGHUP.
+#[tokio::test]
+async fn a_certificate_that_has_changed_is_noticed() {
+    let (mut certificate, upstream) = (Certificate::new(), Upstream::new());
+    let proxy = certificate.proxy(&upstream).await;
+    certificate.renew();
+    proxy.logged("certificate loaded again").await;
     certificate.connect(&proxy).await;
 }
 

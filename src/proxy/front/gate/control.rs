@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
 use super::Verdict;
-use crate::proxy::stream::Stream;
+use crate::listen::stream::Stream;
 
 /// What speaks to a gate while hyper has it: the connection's task, and the requests that are served on it.
 #[derive(Default)]

@@ -187,7 +187,7 @@ fn acceptor(name: &str) -> (TlsAcceptor, Arc<ClientConfig>) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).expect("a key");
     let file = NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), cert.pem()).expect("written");
-    let client = client_config(Some(file.path())).expect("settings");
+    let client = client_config(Some(file.path()), None).expect("settings");
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
@@ -206,7 +206,7 @@ async fn tls_that_does_not_fit_is_refused() {
         let (listener, address) = listen().await;
         let port = address.rsplit(':').next().expect("a port");
         let url = format!("{scheme}://localhost:{port}/");
-        let tls = client_config(None).expect("settings");
+        let tls = client_config(None, None).expect("settings");
         let accept = async |acceptor: &TlsAcceptor| {
             let (socket, _) = listener.accept().await.expect("a connection");
             let _ = acceptor.accept(socket).await;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-/// What the proxy reads and writes.
+/// What is read and written.
 pub enum Stream {
     /// TCP and nothing else: the only one of which there are many, so it is the small one.
     Plain(TcpStream),
@@ -18,6 +18,17 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
     /// One stream of an HTTP/2 connection that is a WebSocket (RFC 8441).
     Http2(Box<TokioIo<Upgraded>>),
+}
+
+impl Stream {
+    /// The socket below, where it belongs to this stream alone.
+    pub fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(socket) => Some(socket),
+            Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::Http2(_) => None,
+        }
+    }
 }
 
 /// Calls the same method of whatever it is.

@@ -1,0 +1,272 @@
+//! HTTP/2 at a hop: agreed on by ALPN or from the first byte, and WebSockets on it (RFC 8441).
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2::SendRequest;
+use hyper::ext::Protocol;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustix::process::Signal;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::harness::authority::Authority;
+use crate::harness::client::Client;
+use crate::harness::events::{all_sorts, assert_same, bytes};
+use crate::harness::frame::{CLOSE, FIN, PING, PONG, TEXT, close_payload, masked};
+use crate::harness::kernel::more_than_kernel_buffers;
+use crate::harness::within_guard;
+use crate::harness::wsevent::Hop;
+
+/// A connection that speaks HTTP/2, and has had an answer, so that the settings of the server are known (RFC 8441, section 3).
+struct Http2(SendRequest<Empty<Bytes>>);
+
+impl Http2 {
+    async fn on(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        let io = TokioIo::new(stream);
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        // Those of the protocol, not hyper's, which are large.
+        builder.initial_stream_window_size(65_535);
+        builder.initial_connection_window_size(16 << 20);
+        let connecting = within_guard("HTTP/2", builder.handshake(io));
+        let (sender, connection) = connecting.await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let mut http2 = Self(sender);
+        let answer = http2.ask(Request::get("https://localhost/")).await;
+        assert_eq!(answer.status(), 200);
+        http2
+    }
+
+    async fn secure(authority: &Authority, hop: &Hop) -> Self {
+        let client = authority.client(None, &["h2", "http/1.1"]);
+        let stream = client.stream(hop.address).await;
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        Self::on(stream).await
+    }
+
+    async fn plain(hop: &Hop) -> Self {
+        let socket = TcpStream::connect(hop.address).await;
+        Self::on(socket.expect("it listens")).await
+    }
+
+    async fn ask(
+        &mut self,
+        request: hyper::http::request::Builder,
+    ) -> Response<hyper::body::Incoming> {
+        let request = request.body(Empty::new()).expect("a request");
+        let answer = within_guard("an answer", self.0.send_request(request)).await;
+        answer.expect("an answer")
+    }
+
+    /// A handshake, which must be accepted: what its answer says, and the WebSocket.
+    async fn open(&mut self, target: &str, headers: &[(&str, &str)]) -> (Response<()>, Client) {
+        let mut request = Request::connect(format!("https://localhost{target}"))
+            .extension(Protocol::from_static("websocket"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = self.ask(request).await;
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        let (head, body) = answer.into_parts();
+        let answer = Response::from_parts(head.clone(), ());
+        let upgraded = hyper::upgrade::on(Response::from_parts(head, body)).await;
+        (
+            answer,
+            Client::over(TokioIo::new(upgraded.expect("a WebSocket"))),
+        )
+    }
+
+    async fn subscribe(&mut self) -> Client {
+        let version = [("sec-websocket-version", "13")];
+        self.open("/events", &version).await.1
+    }
+}
+
+#[tokio::test]
+async fn websockets_get_everything_side_by_side() {
+    let authority = Authority::new();
+    let (mut link, hop) = authority.fed(&[]).await;
+    let (mut other_link, other) = Hop::fed(&[]).await;
+    for (link, hop, mut http2) in [
+        (&mut link, &hop, Http2::secure(&authority, &hop).await),
+        (&mut other_link, &other, Http2::plain(&other).await),
+    ] {
+        let mut subscribers = vec![];
+        for _ in 0..3 {
+            subscribers.push(http2.subscribe().await);
+        }
+        let sent = all_sorts();
+        link.send_all(&sent).await;
+        for subscriber in &mut subscribers {
+            assert_same(&subscriber.messages(sent.len()).await, &sent);
+        }
+        // Each is a subscriber, and goes alone.
+        let mut leaving = subscribers.remove(0);
+        let close = close_payload(4001, b"enough");
+        leaving.send_frame(CLOSE, &close).await;
+        assert_eq!(leaving.closed().await, 4001);
+        let line = hop.disconnected().await;
+        assert_eq!(line.number("code"), 4001, "{}", line.text);
+        assert_eq!(line.number("events"), sent.len() as u64, "{}", line.text);
+        drop(subscribers.remove(0));
+        hop.logged_times("subscriber disconnected", 2).await;
+        subscribers[0].send_frame(PING, b"still there").await;
+        let pong = subscribers[0].frame().await.expect("an answer");
+        assert_eq!((pong.opcode, &*pong.payload), (PONG, &b"still there"[..]));
+        assert_eq!(hop.count("subscriber connected"), 3);
+    }
+}
+
+#[tokio::test]
+async fn websockets_publish_and_begin_where_they_want() {
+    let authority = Authority::new();
+    let hop = authority.hop(&["--accept-publish"]).await;
+    let mut http2 = Http2::secure(&authority, &hop).await;
+    let mut publisher = http2.subscribe().await;
+    for text in ["one", "two"] {
+        publisher.send(masked(FIN | TEXT, text.as_bytes())).await;
+        assert_eq!(publisher.message().await, Message::text(text));
+    }
+    let (answer, mut late) = http2.open("/events?history=1", &[]).await;
+    assert_eq!(answer.headers()["wsevent-resumed"], "yes");
+    for name in ["upgrade", "connection", "sec-websocket-accept"] {
+        assert!(!answer.headers().contains_key(name), "{answer:?}");
+    }
+    assert_eq!(late.message().await, Message::text("two"));
+    // A page of another origin listens only.
+    let foreign = [("origin", "https://elsewhere.example")];
+    let (_, mut page) = http2.open("/events", &foreign).await;
+    page.send(masked(FIN | TEXT, b"three")).await;
+    assert_eq!(page.closed().await, 1008);
+}
+
+#[tokio::test]
+async fn a_hop_link_is_one_of_them() {
+    let authority = Authority::new();
+    let (mut link, hop) = authority.fed(&[]).await;
+    let mut http2 = Http2::secure(&authority, &hop).await;
+    let offer = [("sec-websocket-protocol", "wsevent.v1")];
+    let (answer, mut down) = http2.open("/events", &offer).await;
+    assert_eq!(answer.headers()["sec-websocket-protocol"], "wsevent.v1");
+    assert!(answer.headers().contains_key("wsevent-instance"));
+    down.send_frame(TEXT, b"!hello").await;
+    let welcome = down.message().await;
+    assert!(
+        welcome.to_text().expect("text").starts_with("!welcome"),
+        "{welcome:?}"
+    );
+    link.send(Message::text("an event")).await;
+    let event = down.message().await;
+    assert!(
+        event.to_text().expect("text").ends_with("\nan event"),
+        "{event:?}"
+    );
+    // What is no hello is refused as ever.
+    let (_, mut wrong) = http2.open("/events", &offer).await;
+    wrong.send_frame(TEXT, b"hello").await;
+    assert_eq!(wrong.closed().await, 1002);
+}
+
+#[tokio::test]
+async fn what_is_no_handshake_is_refused() {
+    let authority = Authority::new();
+    let hop = authority.hop(&[]).await;
+    let mut http2 = Http2::secure(&authority, &hop).await;
+    let connect = |target: &str, protocol| {
+        Request::connect(format!("https://localhost{target}"))
+            .extension(Protocol::from_static(protocol))
+    };
+    let cases = [
+        (connect("/elsewhere", "websocket"), 404),
+        (connect("/events?history=some", "websocket"), 400),
+        (
+            connect("/events", "websocket").header("sec-websocket-version", "8"),
+            400,
+        ),
+        (connect("/events", "connect-udp"), 405),
+        (
+            Request::get("https://localhost/events")
+                .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            400,
+        ),
+        (
+            Request::builder()
+                .method(Method::PUT)
+                .uri("https://localhost/events"),
+            405,
+        ),
+    ];
+    for (request, status) in cases {
+        let said = format!("{request:?}");
+        let answer = http2.ask(request).await;
+        assert_eq!(answer.status(), status, "{said}");
+        let body = answer.into_body().collect().await.expect("a body");
+        assert!(!body.to_bytes().is_empty(), "{said} is not told why");
+    }
+    http2.subscribe().await.message().await;
+}
+
+/// Beside WebSockets there are bodies, which share the connection as well.
+#[tokio::test]
+async fn one_that_does_not_read_is_closed_with_1013_and_others_get_everything() {
+    const LEN: usize = 8 << 10;
+    let authority = Authority::new();
+    let (mut link, hop) = authority.fed(&["--history", "256KiB"]).await;
+    let mut http2 = Http2::secure(&authority, &hop).await;
+    let mut slow = http2.subscribe().await;
+    let mut fast = http2.subscribe().await;
+    let mut elsewhere = authority.subscribe(&hop).await;
+    for number in 0..(more_than_kernel_buffers() / LEN) as u64 {
+        let mut payload = bytes(LEN);
+        payload[..8].copy_from_slice(&number.to_be_bytes());
+        let event = Message::binary(payload);
+        link.send(event.clone()).await;
+        assert_same(&[fast.message().await], std::slice::from_ref(&event));
+        assert_same(&[elsewhere.message().await], &[event]);
+    }
+    let (frames, code, _) = slow.until_close().await;
+    assert_eq!(code, 1013);
+    // Its window, and what is on the way to it.
+    assert!(frames.len() * LEN < 1 << 20, "{}", frames.len());
+    for (number, frame) in (0_u64..).zip(&frames) {
+        assert_eq!(
+            (frame.payload.len(), &frame.payload[..8]),
+            (LEN, &number.to_be_bytes()[..])
+        );
+    }
+    slow.answer_close(code).await;
+    let line = hop.disconnected().await;
+    assert_eq!(line.number("code"), 1013, "{}", line.text);
+}
+
+#[tokio::test]
+async fn a_stop_is_told_to_all() {
+    let authority = Authority::new();
+    let (_link, mut hop) = authority.fed(&[]).await;
+    let mut http2 = Http2::secure(&authority, &hop).await;
+    let mut subscribers = vec![];
+    for _ in 0..20 {
+        subscribers.push(http2.subscribe().await);
+    }
+    hop.signal(Signal::TERM);
+    for subscriber in subscribers {
+        assert_eq!(subscriber.closed().await, 1001);
+    }
+    hop.stops_well().await;
+    assert_eq!(hop.count("subscriber disconnected"), 20);
+}
+
+#[tokio::test]
+async fn requests_of_a_second_connection_see_those_of_the_first() {
+    let authority = Authority::new();
+    let hop = authority.hop(&[]).await;
+    let mut http2 = Http2::secure(&authority, &hop).await;
+    let _subscribers = [http2.subscribe().await, http2.subscribe().await];
+    let mut other = Http2::secure(&authority, &hop).await;
+    let answer = other.ask(Request::get("https://localhost/")).await;
+    let body = answer.into_body().collect().await.expect("a body");
+    let index: Value = serde_json::from_slice(&body.to_bytes()).expect("JSON");
+    assert_eq!(index["streams"][0]["subscribers"], 2);
+}
