@@ -437,7 +437,8 @@ impl Route {
         loop {
             stream.usage.becomes(true).await;
             let used = stream.usage.becomes(false);
-            if timeout(self.policy.linger, used).await.is_ok() {
+            // In a box that is there meanwhile: there may be many streams, and most of them are used.
+            if Box::pin(timeout(self.policy.linger, used)).await.is_ok() {
                 continue;
             }
             // Under the lock: nobody comes to a stream that is not in the list.

@@ -28,12 +28,12 @@ use crate::event::{self, Event, EventId, Gap, NewEvent, Origin, Payload};
 use crate::wire::Format;
 use bytes::Bytes;
 use cursor::Cursor;
-use head::{Changes, Head};
+use head::Head;
 use history::{Entry, History, Limits};
 use rate::Rate;
 use retained::key::KeySource;
 use retained::{Retain, Retained};
-use tape::{Tape, TapeReader};
+use tape::{Changes, Tape, TapeReader};
 use walk::Walk;
 
 /// The number of the first event appended. Older ones may still come before it.
@@ -47,8 +47,8 @@ pub struct EventLog {
     /// Where keys come from, if the state is kept.
     keys: Option<KeySource>,
     state: Mutex<State>,
-    /// Changes with each append, and with what is known of the past.
-    head: Arc<Head>,
+    /// Changes with each append, and with what is known of the past. Those who read have that of their tape.
+    head: Head,
     /// How many sources have not got so far yet that they could tell what the stream's past is.
     unsettled: AtomicUsize,
 }
@@ -61,8 +61,6 @@ struct State {
     tapes: [Option<Tape>; Format::ALL.len()],
     /// The number that the next event from here gets in its id.
     next_own: u64,
-    /// Where frames are encoded.
-    scratch: Vec<u8>,
     rate: Rate,
 }
 
@@ -112,10 +110,9 @@ impl EventLog {
                 kept,
                 tapes: Default::default(),
                 next_own: 1,
-                scratch: Vec::new(),
                 rate: Rate::default(),
             }),
-            head: Arc::default(),
+            head: Head::default(),
             unsettled: AtomicUsize::new(0),
         }
     }
@@ -278,16 +275,24 @@ impl EventLog {
         if let Some(tape) = &mut state.tapes[format as usize] {
             tape.append_notice(frame);
         }
-        drop(state);
-        self.head.advance();
+        self.tell(state);
     }
 
     /// Lets readers know of what has been appended.
     fn publish(&self, mut state: MutexGuard<'_, State>) {
         state.history.forget_old(event::now);
         state.evict();
-        drop(state);
+        self.tell(state);
         self.head.advance();
+    }
+
+    fn tell(&self, state: MutexGuard<'_, State>) {
+        let readers = state
+            .tapes
+            .each_ref()
+            .map(|tape| Some(tape.as_ref()?.reader()));
+        drop(state);
+        readers.iter().flatten().for_each(TapeReader::tell);
     }
 
     /// Whether this event comes behind others of its origin, which is another one, that have been here.
@@ -433,7 +438,8 @@ impl State {
             let slot = &mut self.tapes[format as usize];
             slot.take_if(|tape| tape.is_unread());
             if let Some(tape) = slot {
-                tape.append(format.encode(&entry.event, entry.gap.as_deref(), &mut self.scratch));
+                let mut scratch = Vec::new();
+                tape.append(format.encode(&entry.event, entry.gap.as_deref(), &mut scratch));
             }
         }
     }

@@ -159,8 +159,9 @@ fn sample(kind: Kind, bench: &Bench) -> Result<Sample> {
     let path = |number| hop.path(number);
     load.connect(hop.address, path, kind.subscribers(), true)?;
     // The generators begin with their streams: the first event of the last one is still to come.
-    load.read_for(Duration::from_secs(2))?;
-    let seconds = if bench.quick { 3 } else { 6 };
+    // So is the first growth of its history.
+    load.read_for(Duration::from_secs(4))?;
+    let seconds = if bench.quick { 4 } else { 8 };
     let cpu = hop.process.cpu_ns()?;
     let tally = load.read_for(Duration::from_secs(seconds))?;
     let cpu = hop.process.cpu_ns()? - cpu;

@@ -118,12 +118,17 @@ impl Load {
         Ok(())
     }
 
-    /// Reads for so long, without ever sleeping: nobody is charged for waking it. What has arrived meanwhile.
+    /// Reads for so long, without ever sleeping, so that nobody is charged for waking it; and looks once a millisecond, so that
+    /// a server that writes now and then does not meet it at each of its writes. What has arrived meanwhile.
     pub fn read_for(&mut self, time: Duration) -> Result<Tally> {
         self.tally = Tally::default();
         let until = Instant::now() + time;
         while Instant::now() < until {
             self.turn(Duration::ZERO, true)?;
+            let next = Instant::now() + Duration::from_millis(1);
+            while Instant::now() < next {
+                std::hint::spin_loop();
+            }
         }
         Ok(self.tally)
     }

@@ -55,7 +55,8 @@ const CE_TYPE: HeaderName = HeaderName::from_static("ce-type");
 pub struct Publisher {
     log: Arc<EventLog>,
     max_message_size: usize,
-    repeated: Mutex<Repeated>,
+    /// Once there has been something with a name.
+    repeated: Mutex<Option<Box<Repeated>>>,
 }
 
 /// Why something is not taken.
@@ -191,7 +192,8 @@ impl Publisher {
 
     /// A name is looked up and its events are appended under one lock: two requests with the same name may well come at once.
     fn repeated<T>(&self, append: impl FnOnce(&mut Repeated) -> T) -> T {
-        append(&mut self.repeated.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut repeated = self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
+        append(repeated.get_or_insert_default())
     }
 
     /// The events in lines of JSON; lines that are blank are none.

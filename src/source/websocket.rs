@@ -35,7 +35,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_HOP_MESSAGE: usize = 64 << 20;
 /// What tungstenite has in hand at a time. There may be many upstreams on which nothing happens; where much does, large reads
 /// are made [below](ahead).
-const READ_BUFFER: usize = 512;
+const READ_BUFFER: usize = 128;
 
 /// An open connection to an upstream.
 pub type Link = WebSocketStream<Ahead<Stream>>;

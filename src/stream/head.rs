@@ -1,25 +1,17 @@
-//! The end of a log that grows: what wakes those who wait for more.
+//! The end of something that grows: what wakes those who wait for more.
 //!
 //! As [`tokio::sync::watch`], of a number that nobody wants to know; that spreads its waiters over eight lists, and each change
-//! looks into all of them. Here are few, and there may be as many logs as subscribers: this is an eighth of it.
+//! looks into all of them. Here are few, and there may be as many streams as subscribers: this is an eighth of it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-/// Counts the changes to a log.
+/// Counts changes.
 #[derive(Debug, Default)]
 pub struct Head {
     changes: AtomicU64,
     changed: Notify,
-}
-
-/// What somebody has not seen yet of the changes to a log.
-#[derive(Debug, Clone)]
-pub struct Changes {
-    head: Arc<Head>,
-    seen: u64,
 }
 
 impl Head {
@@ -29,43 +21,22 @@ impl Head {
         self.changed.notify_waiters();
     }
 
-    /// The changes from here on.
-    pub fn changes(self: &Arc<Self>) -> Changes {
-        let mut changes = Changes {
-            head: self.clone(),
-            seen: 0,
-        };
-        changes.mark_seen();
-        changes
-    }
-}
-
-impl Changes {
-    fn count(&self) -> u64 {
-        self.head.changes.load(Ordering::Acquire)
+    /// How many changes there have been.
+    pub fn count(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
-    /// Whether there is something new.
-    pub fn has_changed(&self) -> bool {
-        self.count() != self.seen
-    }
-
-    /// All that is there is seen.
-    pub fn mark_seen(&mut self) {
-        self.seen = self.count();
-    }
-
-    /// Waits until there is something new, and sees it.
-    pub async fn changed(&mut self) {
+    /// Waits until there have been others than `seen`, and says how many then.
+    pub async fn beyond(&self, seen: u64) -> u64 {
         loop {
             // Whoever makes a change from here on wakes this, though it does not wait yet.
-            let changed = self.head.changed.notified();
-            if self.has_changed() {
-                break;
+            let changed = self.changed.notified();
+            let count = self.count();
+            if count != seen {
+                return count;
             }
             changed.await;
         }
-        self.mark_seen();
     }
 }
 
@@ -76,24 +47,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_seen_once_by_each() {
-        let head = Arc::<Head>::default();
-        let (mut one, mut other) = (head.changes(), head.changes());
-        assert!(one.changed().now_or_never().is_none());
-        head.advance();
-        assert!(head.changes().changed().now_or_never().is_none());
-        assert!(one.has_changed());
-        assert!(one.changed().now_or_never().is_some());
-        assert!(one.changed().now_or_never().is_none());
-        head.advance();
-        head.advance();
-        assert!(other.changed().now_or_never().is_some());
-        assert!(other.changed().now_or_never().is_none());
-        one.mark_seen();
-        assert!(one.changed().now_or_never().is_none());
-        let mut waiting = Box::pin(one.changed());
+    fn a_change_wakes_who_waits_and_is_found_by_who_comes() {
+        let head = Head::default();
+        assert!(head.beyond(0).now_or_never().is_none());
+        let mut waiting = Box::pin(head.beyond(0));
         assert!(waiting.as_mut().now_or_never().is_none());
         head.advance();
-        assert!(waiting.now_or_never().is_some());
+        assert_eq!(waiting.now_or_never(), Some(1));
+        assert_eq!(head.beyond(0).now_or_never(), Some(1));
+        assert!(head.beyond(1).now_or_never().is_none());
+        head.advance();
+        head.advance();
+        assert_eq!(head.beyond(1).now_or_never(), Some(3));
     }
 }

@@ -133,7 +133,7 @@ impl EventLog {
                 cursor,
                 live: next,
                 tape: tape.reader(),
-                head: self.head.changes(),
+                head: tape.reader().changes(),
             },
             resumed: start.resumed,
             gaps: start.gaps,
@@ -166,10 +166,10 @@ impl EventLog {
     }
 
     async fn wait_until(&self, is_so: impl Fn() -> bool) {
-        let mut head = self.head.changes();
+        let mut seen = self.head.count();
         let waiting = async {
             while !is_so() {
-                head.changed().await;
+                seen = self.head.beyond(seen).await;
             }
         };
         let _ = timeout(PATIENCE, waiting).await;
