@@ -1,14 +1,20 @@
-//! Flags and environment variables, turned once into a typed [`Config`]. What does not fit together is a usage error.
+//! Flags, environment variables and a file, turned once into a typed [`Config`]. What does not fit together is a usage error.
 
 mod args;
 mod auth;
+pub mod check;
+pub mod config;
 mod connect;
+pub mod explain;
+mod limits;
 mod proxy;
 mod retain;
 mod route;
 mod tls;
 mod values;
 
+use std::ffi::OsString;
+use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +34,9 @@ use crate::client::{publish, tail};
 use crate::listen::tls::Tls;
 use crate::route::Policy;
 use crate::source::websocket::login::Talk;
+use check::Check;
+use config::{ConfigFile, Unusable};
+use explain::Explain;
 
 /// What the process is to do.
 pub struct Config {
@@ -55,6 +64,10 @@ pub enum Role {
     Publish(Publish),
     /// Brings each client to an upstream.
     Proxy(Box<crate::proxy::Config>),
+    /// Looks at a configuration file.
+    Check(Check),
+    /// Says what a hop serves at a URL.
+    Explain(Box<Explain>),
 }
 
 /// A hop.
@@ -65,49 +78,97 @@ pub struct Hop {
     pub routes: Vec<Policy>,
     /// Says who may what; none if everyone may everything.
     pub auth: Option<Arc<Auth>>,
+    /// What clients may cost.
+    pub limits: crate::server::limits::Limits,
     /// How long stopping may take.
     pub drain: Duration,
     /// TLS for clients.
     pub tls: Option<Arc<Tls>>,
+    /// The file that the routes come from, if they do.
+    pub file: Option<ConfigFile>,
 }
 
 /// A usage error: what is wrong, and what to do.
 type Usage<T> = Result<T, String>;
 
 impl Config {
-    /// Reads the process's flags and environment. Errors are usage errors and end the process with status 2; `--help`
-    /// and `--version` end it with 0.
+    /// Reads the process's flags, its environment, and its file if there is one. Errors are usage errors and end the process with
+    /// status 2; `--help` and `--version` end it with 0.
     pub fn from_process() -> Self {
-        let mut command = without_empty_variables(Args::command());
-        let matches = match command.try_get_matches_from_mut(std::env::args_os()) {
-            Ok(matches) => matches,
-            Err(error) if names_a_url(&error) => {
-                clap::Error::raw(ErrorKind::InvalidSubcommand, BARE_URL)
-                    .format(&mut command)
-                    .exit()
+        let args: Vec<OsString> = std::env::args_os().collect();
+        let named = ConfigFile::named(args.clone())
+            .map_err(|text| usage(text).format(&mut Args::command()).into());
+        let config = named.and_then(|file| match file {
+            Some(file) => Self::from_file(&file),
+            None => Self::from_args(&args),
+        });
+        config.unwrap_or_else(|error| match error {
+            Unusable::File(..) => {
+                eprint!("{error}");
+                process::exit(2)
             }
-            Err(error) => error.exit(),
-        };
-        Self::from_matches(&matches).unwrap_or_else(|error| {
-            let subcommand = matches.subcommand_name();
-            let command = match subcommand {
-                // It has a usage of its own.
-                Some(name) => command.find_subcommand_mut(name).expect("it was found"),
-                None => &mut command,
-            };
-            error.format(command).exit()
+            Unusable::Usage(error) => error.exit(),
         })
+    }
+
+    fn from_args(args: &[OsString]) -> Result<Self, Unusable> {
+        let mut command = without_empty_variables(Args::command());
+        let matches = match command.try_get_matches_from_mut(args) {
+            Err(error) if names_a_url(&error) => {
+                let error = clap::Error::raw(ErrorKind::InvalidSubcommand, BARE_URL);
+                return Err(error.format(&mut command).into());
+            }
+            matches => matches?,
+        };
+        Self::from_matches(&matches)
+            .map_err(|error| formatted(error, &mut command, &matches).into())
+    }
+
+    fn from_file(file: &ConfigFile) -> Result<Self, Unusable> {
+        let loaded = file.load()?;
+        let matches = &loaded.matches;
+        let args = Args::from_arg_matches(matches)?;
+        let role = match args.command {
+            Some(Command::Explain(explain)) => Self::explain(&explain.target, loaded.hop, matches)?,
+            _ => Role::Hop(loaded.hop),
+        };
+        let log = LogConfig {
+            format: args.log_format,
+            filter: args.log_level,
+        };
+        Ok(Self { log, role })
+    }
+
+    fn explain(target: &str, hop: Hop, matches: &ArgMatches) -> Result<Role, clap::Error> {
+        no_hop_flags(matches).map_err(usage)?;
+        let matches = matches
+            .subcommand_matches("explain")
+            .expect("this is the subcommand");
+        let explain = Explain::new(target, hop, matches).map_err(usage)?;
+        Ok(Role::Explain(Box::new(explain)))
     }
 
     fn from_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let args = Args::from_arg_matches(matches)?;
-        let usage = |text: String| clap::Error::raw(ErrorKind::ValueValidation, text);
         let log = LogConfig {
             format: args.log_format,
             filter: args.log_level,
         };
         let role = match args.command {
-            None => Role::Hop(hop(args.hop, matches).map_err(usage)?),
+            None => Role::Hop(hop(args.hop, matches, None).map_err(usage)?),
+            Some(Command::Check(check)) => {
+                no_hop_flags(matches).map_err(usage)?;
+                Role::Check(Check {
+                    file: ConfigFile::at(&check.file).map_err(usage)?,
+                })
+            }
+            Some(Command::Explain(explain)) => {
+                let own = matches
+                    .subcommand_matches("explain")
+                    .expect("this is the subcommand");
+                let hop = hop(explain.hop, own, None).map_err(usage)?;
+                Self::explain(&explain.target, hop, matches)?
+            }
             Some(Command::Tail(tail)) => {
                 no_hop_flags(matches).map_err(usage)?;
                 let matches = matches
@@ -149,6 +210,20 @@ impl Config {
     }
 }
 
+fn usage(text: String) -> clap::Error {
+    clap::Error::raw(ErrorKind::ValueValidation, text)
+}
+
+/// An error, with the usage of the command that it is about.
+fn formatted(error: clap::Error, command: &mut clap::Command, matches: &ArgMatches) -> clap::Error {
+    let command = match matches.subcommand_name() {
+        // It has a usage of its own.
+        Some(name) => command.find_subcommand_mut(name).expect("it was found"),
+        None => command,
+    };
+    error.format(command)
+}
+
 /// What to say to whoever gives a URL and nothing that says what to do with it.
 const BARE_URL: &str = "a URL alone does not say what to do; to print it: wsevent tail URL; to serve it again: wsevent --consume URL";
 
@@ -177,13 +252,20 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
         .mut_subcommands(without_empty_variables)
 }
 
-/// Where a flag's value comes from; a flag outranks the environment, which outranks the default.
+/// Where a flag's value comes from: a flag (2) outranks the environment (1), which outranks the default (0). In a file a route's
+/// own flags outrank those for all of them in the same way.
 fn given(matches: &ArgMatches, id: &str) -> u8 {
     match matches.value_source(id) {
+        Some(ValueSource::CommandLine) if config::is_default(matches, id) => 1,
         Some(ValueSource::CommandLine) => 2,
         Some(ValueSource::EnvVariable) => 1,
         _ => 0,
     }
+}
+
+/// Whether a flag's value comes from a variable, where one text holds several values.
+fn is_from_variable(matches: &ArgMatches, id: &str) -> bool {
+    matches.value_source(id) == Some(ValueSource::EnvVariable)
 }
 
 /// Before a subcommand there is room for what counts in every role only.
@@ -199,14 +281,26 @@ fn no_hop_flags(matches: &ArgMatches) -> Usage<()> {
     }
 }
 
-fn hop(args: HopArgs, matches: &ArgMatches) -> Usage<Hop> {
+/// `routes` are those of a file, if there is one; else flags describe the one there is.
+fn hop(args: HopArgs, matches: &ArgMatches, routes: Option<Vec<Policy>>) -> Usage<Hop> {
     let (address, path) = serve_at(&args, matches)?;
+    let drain = args.drain;
+    let routes = match routes {
+        Some(routes) => routes,
+        None => vec![route::policy(args.route, &path, matches)?],
+    };
+    let sizes = routes
+        .iter()
+        .map(|route| route.subscribers.max_message_size);
+    let largest = sizes.max().unwrap_or_default();
     let hop = Hop {
         auth: auth::auth(&args.auth, matches)?,
-        routes: vec![route::policy(args.route, &path, matches)?],
+        limits: args.limits.limits(largest)?,
+        routes,
         address,
-        drain: args.drain,
+        drain,
         tls: args.tls.load()?.map(Arc::new),
+        file: None,
     };
     args.auth.check_exposure(&hop)?;
     Ok(hop)
@@ -272,11 +366,11 @@ fn serve_at(args: &HopArgs, matches: &ArgMatches) -> Usage<(String, String)> {
 /// The values of a repeatable flag. In a variable one line is one value; on the command line a value may well have several
 /// lines.
 fn lines(matches: &ArgMatches, id: &str, values: &[String]) -> Vec<String> {
-    match given(matches, id) {
-        1 => {
+    match is_from_variable(matches, id) {
+        true => {
             let lines = values.iter().flat_map(|value| value.lines());
             lines.map(str::to_owned).collect()
         }
-        _ => values.to_vec(),
+        false => values.to_vec(),
     }
 }

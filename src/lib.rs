@@ -20,7 +20,7 @@
 //! - [`proxy`]: the other way to stand between: bytes pass as they are, over a connection for each client. It knows nothing of
 //!   events.
 //! - [`client`]: `wsevent tail`, `wsevent publish`.
-//! - [`cli`], [`shutdown`], [`reason`]: how a process begins and ends, and what it says when something fails.
+//! - [`cli`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
 //!
 //! `wire` imports only `event`; `stream` imports only `wire` and `event`, and never a socket; `source` and `endpoint`
 //! never import each other; one function writes to the sockets of the fan-out, and hyper to its own. The library exists for the tests and benches
@@ -37,6 +37,7 @@ pub mod http_message;
 pub mod listen;
 pub mod proxy;
 pub mod reason;
+pub mod reload;
 pub mod route;
 pub mod server;
 pub mod shutdown;
@@ -65,6 +66,8 @@ pub async fn run(role: Role) -> Result<ExitCode> {
     match role {
         Role::Tail(tail) => tail.run().await.map(|()| ExitCode::SUCCESS),
         Role::Publish(publish) => publish.run().await.map(|()| ExitCode::SUCCESS),
+        Role::Check(check) => Ok(check.run()),
+        Role::Explain(explain) => Ok(explain.run()),
         Role::Proxy(config) => {
             let signals = Signals::take().context("cannot listen for signals")?;
             let stop = CancellationToken::new();
@@ -80,6 +83,8 @@ pub async fn run(role: Role) -> Result<ExitCode> {
 
 /// Runs a hop until `stop` is cancelled and everything has been drained.
 async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
+    // Before anything else: until then it would end the process.
+    let hangups = reload::hangups()?;
     let listeners = Listeners::bind(&hop.address).await?;
     let tasks = TaskTracker::new();
     let addresses = listeners.addresses()?;
@@ -103,12 +108,16 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
         tasks.spawn(auth.clone().reload_on_hangup(stop.clone())?);
     }
     let own = (Origin::random(), &*serving);
+    let routes = Arc::new(Routes::start(policies, own, (&tasks, &stop)));
+    let reloading = reload::on_hangup(hangups, hop.file, routes.clone(), addresses);
+    let stopped = stop.clone();
+    tasks.spawn(async move { stopped.run_until_cancelled(reloading).await });
     let door = Door {
         tls: hop.tls,
         auth: hop.auth,
-        routes: Arc::new(Routes::start(policies, own, (&tasks, &stop))),
+        routes,
     };
-    server::serve(listeners, door, tasks.clone(), stop).await;
+    server::serve(listeners, door, hop.limits, tasks.clone(), stop).await;
     shutdown::drain(&tasks, hop.drain).await;
     Ok(())
 }

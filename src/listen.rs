@@ -1,9 +1,16 @@
-//! Where connections come in: the listening sockets, TLS, and what a proxy in front says about them.
+//! Where connections come in: the listening sockets, TLS, what a proxy in front says about them, and whether there is room.
 
+pub mod admission;
+pub mod entrance;
+pub mod network;
+pub mod opening;
 pub mod proxied;
+pub mod rate;
 pub mod refusal;
 pub mod rewound;
+pub mod sampled;
 pub mod stream;
+pub mod streams;
 pub mod tls;
 
 use std::env;

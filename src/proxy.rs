@@ -7,7 +7,6 @@
 //!               └──────────────► tunnel (after a 101: two sockets, no hyper) ──► upstream
 //! ```
 
-pub mod admission;
 pub mod balance;
 pub mod body;
 pub mod connect;
@@ -26,27 +25,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Resource, getrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::listen::Listeners;
+use crate::listen::admission::{Admission, OfEach, most_connections};
+use crate::listen::refusal::TurningAway;
 use crate::listen::tls::Tls;
 use crate::{listen, reason, shutdown};
-use admission::Admission;
 use balance::Balance;
 use connect::Connector;
 use headers::Rules;
 use health::Probe;
 use upstreams::{Spec, Upstreams};
 
-/// So many clients at a time are told that there is no room.
-const TURNING_AWAY: usize = 64;
-/// Files that are not connections of clients or to upstreams: listeners, logs, connections that wait for requests.
-const OTHER_FILES: usize = 400;
+/// Each client has a file, and another one at its upstream.
+const FILES_EACH: usize = 2;
 
 /// What the flags say.
 pub struct Config {
@@ -99,7 +95,7 @@ pub struct Proxy {
     max_age: Option<Duration>,
     drain: Duration,
     admission: Arc<Admission>,
-    turning_away: Semaphore,
+    turning_away: TurningAway,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -118,8 +114,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     let upstreams = Upstreams::new(specs, config.balance, config.max_per_upstream);
     let upstreams = Arc::new(upstreams);
     let tasks = TaskTracker::new();
-    let most = config.max_connections.unwrap_or_else(most_connections);
-    let admission = Admission::new(most, config.max_per_address);
+    let most = config.max_connections;
+    let most = most.unwrap_or_else(|| most_connections(FILES_EACH));
+    let admission = Admission::new(most, config.max_per_address.map(OfEach::address));
     let proxy = Arc::new(Proxy {
         upstreams: upstreams.clone(),
         rules: config.rules,
@@ -132,7 +129,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
         max_age: config.max_age,
         drain: config.drain,
         admission: admission.clone(),
-        turning_away: Semaphore::new(TURNING_AWAY),
+        turning_away: TurningAway::default(),
         tasks: tasks.clone(),
         stop: stop.clone(),
     });
@@ -159,13 +156,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     accepting.await.expect("accepting does not panic");
     shutdown::drain(&tasks, config.drain).await;
     Ok(())
-}
-
-/// Each client has a file, and another one at its upstream.
-fn most_connections() -> usize {
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let files = usize::try_from(files).unwrap_or(usize::MAX);
-    (files.saturating_sub(OTHER_FILES) / 2).max(1)
 }
 
 /// Where the list of upstreams comes from.

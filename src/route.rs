@@ -8,11 +8,12 @@
 //!   route     policy
 //! ```
 
+pub mod find;
 pub mod path;
 pub mod pattern;
 pub mod served;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -20,20 +21,23 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use hyper::StatusCode;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::endpoint::fanout::{Ender, Farewell, Settings};
 use crate::event::Origin;
+use crate::listen::rate::OfAddresses;
 use crate::source::produce::Produce;
 use crate::source::upstream::Upstream;
 use crate::source::{Destination, Source};
+use crate::stream::EventLog;
 use crate::stream::history::Limits;
 use crate::stream::retained::Retain;
 use crate::stream::via::Refusal;
+use find::{NoStream, Place};
 use pattern::{Key, Pattern};
 use served::{Lease, Served};
 
@@ -41,6 +45,8 @@ use served::{Lease, Served};
 const REMEMBERED: Duration = Duration::from_secs(1);
 /// An upstream that had a stream is asked again for so long before it is believed that there is none any more.
 const DOUBTED: Duration = Duration::from_secs(10);
+/// What a route has inherited is kept for so long at least: time enough to connect again.
+const INHERITED: Duration = Duration::from_secs(10);
 /// More streams than this that an upstream does not have are not remembered.
 const MAX_REFUSED: usize = 10_000;
 
@@ -91,6 +97,17 @@ impl Policy {
             address.clone_into(&mut produce.address);
         }
         Ok(self)
+    }
+
+    /// Whether streams of a route that was like `former` can go on under this policy, with their ids and their history: they have
+    /// the same names and the same bounds, and nothing comes from an upstream. What an upstream sends while one connection ends and
+    /// another begins would be missed or come twice.
+    fn continues(&self, former: &Self) -> bool {
+        let mut upstreams = self.upstreams.iter().chain(&former.upstreams);
+        upstreams.next().is_none()
+            && self.pattern == former.pattern
+            && self.history == former.history
+            && self.retain == former.retain
     }
 }
 
@@ -147,32 +164,20 @@ struct Table {
     routes: Vec<Arc<Route>>,
 }
 
-/// What is at a path.
-pub enum Place {
-    /// A stream, or one that could be.
-    Stream(Arc<Route>, Key),
-    /// The list of a route's streams.
-    List(Arc<Route>),
-}
-
-/// Why a request gets no stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoStream {
-    /// The status to answer with.
-    pub status: StatusCode,
-    /// Why, in one line.
-    pub reason: String,
-}
-
 /// A route: a pattern, a policy, and the streams there are.
 pub struct Route {
     /// What holds for all of them.
     pub policy: Arc<Policy>,
+    /// How often each address may publish to them.
+    publish_rate: Option<Arc<OfAddresses>>,
     own: Own,
     /// Ends them when the route goes.
     gone: Ender,
     streams: Mutex<Streams>,
 }
+
+/// Logs of streams, by their names.
+type Logs = BTreeMap<Arc<str>, Arc<EventLog>>;
 
 #[derive(Default)]
 struct Streams {
@@ -180,6 +185,10 @@ struct Streams {
     served: BTreeMap<Arc<str>, Arc<Served>>,
     /// Those that upstreams do not have, and until when that is known.
     refused: BTreeMap<Arc<str>, (Refusal, Instant)>,
+    /// The same, those first that are known for longest.
+    refused_order: VecDeque<(Arc<str>, Instant)>,
+    /// Those of a former route of this pattern, for the first who asks.
+    inherited: Logs,
 }
 
 impl Routes {
@@ -224,7 +233,8 @@ impl Routes {
     }
 
     /// From now on these are the routes. Those that have not changed go on as if nothing had happened; the subscribers of others
-    /// are closed with 1012, and may come back at once. How many have come and gone.
+    /// are closed with 1012, and may come back at once, and where no upstream is involved and names and history stay, they may resume.
+    /// How many have come and gone.
     pub fn replace(&self, policies: Vec<Policy>) -> (usize, usize) {
         let mut former = self.all();
         let is_first = former.is_empty();
@@ -242,68 +252,47 @@ impl Routes {
                 }
             });
         }
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Table { routes });
+        // Who asks in between waits for this lock, rather than finding a route that has gone.
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         for route in &former {
-            route.gone.end(Farewell {
-                code: CloseCode::Restart,
-                reason: "this route has changed: connect again".into(),
-            });
+            let logs = route.retire();
+            let mut heirs = added.iter();
+            if let Some(heir) = heirs.find(|heir| heir.policy.continues(&route.policy)) {
+                heir.lock().inherited = logs;
+                self.own.tasks.spawn(heir.clone().disown());
+            }
         }
+        // Before anybody can ask for them: a stream that is always there is made once, and as such.
         let mut name = is_first.then_some(self.own.instance);
         for route in &added {
             if !route.policy.pattern.is_on_demand() {
                 route.open_always(name.take().unwrap_or_else(Origin::random));
             }
         }
+        *table = Arc::new(Table { routes });
         (added.len(), former.len())
     }
 
-    /// What is at a path, as a request has it, and a query. A path that is served as it is counts more than one with a star,
-    /// and of these the longest counts.
+    /// What is at a path, as a request has it, and a query.
     pub fn find(
         &self,
         path: &str,
         query: Option<&str>,
-    ) -> std::result::Result<Option<Place>, NoStream> {
+    ) -> std::result::Result<Option<Place<Arc<Route>>>, NoStream> {
         let table = self.table();
-        let normal = match path::normal(path) {
-            Ok(normal) => normal,
-            Err(wrong) => {
-                let bases = table.routes.iter().map(|route| &route.policy.pattern);
-                let mut below = bases.filter(|pattern| path.starts_with(pattern.base()));
-                return match below.any(Pattern::is_wildcard) {
-                    true => Err(NoStream {
-                        status: StatusCode::BAD_REQUEST,
-                        reason: wrong.to_string(),
-                    }),
-                    false => Ok(None),
-                };
-            }
-        };
-        let patterns = table
-            .routes
-            .iter()
-            .map(|route| (route, &route.policy.pattern));
-        let best = patterns
-            .clone()
-            .filter(|(_, pattern)| pattern.matches(&normal))
-            .max_by_key(|(_, pattern)| (!pattern.is_wildcard(), pattern.base().len()));
-        if let Some((route, pattern)) = best {
-            let key = pattern.key(&normal, query).map_err(|reason| NoStream {
-                status: StatusCode::BAD_REQUEST,
-                reason,
-            })?;
-            return Ok(Some(Place::Stream(route.clone(), key)));
-        }
-        let mut lists = patterns.filter(|(_, pattern)| pattern.is_wildcard());
-        let list = lists.find(|(_, pattern)| pattern.base() == normal && normal != "/");
-        Ok(list.map(|(route, _)| Place::List(route.clone())))
+        let found = find::find(&table.routes, |route| &route.policy.pattern, path, query)?;
+        Ok(found.map(|place| match place {
+            Place::Stream(route, key) => Place::Stream(route.clone(), key),
+            Place::List(route) => Place::List(route.clone()),
+        }))
     }
 }
 
 impl Route {
     fn new(policy: Policy, own: Own) -> Arc<Self> {
+        let publish_rate = policy.subscribers.max_publish_rate;
         Arc::new(Self {
+            publish_rate: publish_rate.map(|rate| Arc::new(OfAddresses::new(rate))),
             policy: Arc::new(policy),
             gone: Ender::new(&own.stop),
             own,
@@ -315,23 +304,39 @@ impl Route {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends all its streams. What is in them, which is still published to until the last one has noticed.
+    fn retire(&self) -> Logs {
+        let mut streams = self.lock();
+        self.gone.end(Farewell {
+            code: CloseCode::Restart,
+            reason: "this route has changed: connect again".into(),
+        });
+        let mut logs = std::mem::take(&mut streams.inherited);
+        let served = streams.served.iter();
+        logs.extend(served.map(|(name, stream)| (name.clone(), stream.log.clone())));
+        logs
+    }
+
+    /// Forgets what nobody has come back to.
+    async fn disown(self: Arc<Self>) {
+        let pause = sleep(self.policy.linger.max(INHERITED));
+        self.gone.token().run_until_cancelled(pause).await;
+        if !self.gone.token().is_cancelled() {
+            self.lock().inherited.clear();
+        }
+    }
+
     /// How many streams there are.
     pub fn count(&self) -> usize {
         self.lock().served.len()
     }
 
-    /// The streams whose names come behind `after` and that are `wanted`, in order, and at most so many.
-    pub fn list(
-        &self,
-        after: &str,
-        most: usize,
-        wanted: impl Fn(&Served) -> bool,
-    ) -> Vec<Arc<Served>> {
+    /// The streams whose names come behind `after`, in order, and at most so many.
+    pub fn list(&self, after: &str, most: usize) -> Vec<Arc<Served>> {
         let streams = self.lock();
         let behind = (Bound::Excluded(after), Bound::Unbounded);
         let behind = streams.served.range::<str, _>(behind);
-        let wanted = behind.filter(|(_, stream)| wanted(stream));
-        wanted
+        behind
             .map(|(_, stream)| stream.clone())
             .take(most)
             .collect()
@@ -360,16 +365,17 @@ impl Route {
                 reason: "this route has just changed: try again".to_owned(),
             });
         }
-        if streams.served.len() >= self.policy.max_streams {
+        if streams.served.len() >= self.policy.max_streams && !streams.make_room() {
             let most = self.policy.max_streams;
             let reason = format!("there are {most} streams here already, the most that may be");
-            warn!(route = %self.policy.pattern, stream = %key.name, reason, "stream refused");
             return Err(NoStream {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 reason,
             });
         }
-        let stream = self.begin(key, Origin::random());
+        let inherited = streams.inherited.remove(&key.name);
+        let log = inherited.unwrap_or_else(|| self.new_log(Origin::random()));
+        let stream = self.begin(key, log);
         streams.served.insert(key.name.clone(), stream.clone());
         let lease = stream.lease();
         drop(streams);
@@ -381,19 +387,29 @@ impl Route {
     fn open_always(self: &Arc<Self>, origin: Origin) {
         let key = self.policy.pattern.key(self.policy.pattern.base(), None);
         let key = key.expect("there are no parameters that count");
-        let stream = self.begin(&key, origin);
-        self.lock().served.insert(key.name, stream);
+        let mut streams = self.lock();
+        let inherited = streams.inherited.remove(&key.name);
+        let log = inherited.unwrap_or_else(|| self.new_log(origin));
+        let stream = self.begin(&key, log);
+        streams.served.insert(key.name, stream);
     }
 
-    /// A new stream, and its sources.
-    fn begin(&self, key: &Key, origin: Origin) -> Arc<Served> {
+    fn new_log(&self, origin: Origin) -> Arc<EventLog> {
+        let Policy {
+            history, retain, ..
+        } = &*self.policy;
+        Arc::new(EventLog::named(origin, *history, retain.clone()))
+    }
+
+    /// A new stream in `log`, and its sources.
+    fn begin(&self, key: &Key, log: Arc<EventLog>) -> Arc<Served> {
         let policy = &self.policy;
         let stream = Arc::new(Served::new(
             key.name.clone(),
             policy.clone(),
-            (origin, &self.own.address),
+            (log, &self.own.address),
             self.gone.child(),
-            &self.own.tasks,
+            (&self.own.tasks, self.publish_rate.as_ref()),
         ));
         let upstreams = policy.upstreams.iter().map(|template| Upstream {
             url: policy.pattern.upstream(&template.url, key),
@@ -424,7 +440,7 @@ impl Route {
                 refusal.reason
             }
             () = stream.ender.token().cancelled() => {
-                self.lock().served.remove(&stream.name);
+                self.lock().remove(&stream);
                 stream.ender.farewell().reason.as_ref().into()
             }
         };
@@ -433,36 +449,30 @@ impl Route {
     }
 
     /// Waits until nobody has used a stream for as long as it may linger, and takes it out.
-    async fn unused_for_long(&self, stream: &Served) {
+    async fn unused_for_long(&self, stream: &Arc<Served>) {
         loop {
             stream.usage.becomes(true).await;
+            let since = stream.usage.unused_since();
             let used = stream.usage.becomes(false);
+            let lingers = self.policy.linger.saturating_sub(since.elapsed());
             // In a box that is there meanwhile: there may be many streams, and most of them are used.
-            if Box::pin(timeout(self.policy.linger, used)).await.is_ok() {
+            if Box::pin(timeout(lingers, used)).await.is_ok() {
                 continue;
             }
             // Under the lock: nobody comes to a stream that is not in the list.
             let mut streams = self.lock();
-            if stream.usage.is_unused() {
-                streams.served.remove(&stream.name);
+            if stream.usage.is_unused() && stream.usage.unused_since() == since {
+                streams.remove(stream);
                 return;
             }
         }
     }
 
     /// There is no such stream upstream: those who wait for it are told, and those who ask in the next moment.
-    fn refuse(&self, stream: &Served, refusal: &Refusal) {
+    fn refuse(&self, stream: &Arc<Served>, refusal: &Refusal) {
         let mut streams = self.lock();
-        streams.served.remove(&stream.name);
-        if streams.refused.len() >= MAX_REFUSED {
-            let now = Instant::now();
-            streams.refused.retain(|_, (_, until)| now < *until);
-        }
-        if streams.refused.len() < MAX_REFUSED {
-            let until = Instant::now() + REMEMBERED;
-            let refused = (refusal.clone(), until);
-            streams.refused.insert(stream.name.clone(), refused);
-        }
+        streams.remove(stream);
+        streams.refuse(&stream.name, refusal);
         drop(streams);
         // The private codes of RFC 6455, section 7.4.2, with the status in them.
         let code = CloseCode::from(4_000 + refusal.status % 1_000);
@@ -470,6 +480,55 @@ impl Route {
             code,
             reason: refusal.reason.to_string().into(),
         });
+    }
+}
+
+impl Streams {
+    /// Takes a stream out, if it is still the one with its name.
+    fn remove(&mut self, stream: &Arc<Served>) {
+        let served = self.served.get(&stream.name);
+        if served.is_some_and(|served| Arc::ptr_eq(served, stream)) {
+            self.served.remove(&stream.name);
+        }
+    }
+
+    /// Lets go of the stream that nobody has used for longest. Whether there was one.
+    fn make_room(&mut self) -> bool {
+        let unused = self
+            .served
+            .values()
+            .filter(|stream| stream.usage.is_unused());
+        let longest = unused.min_by_key(|stream| stream.usage.unused_since());
+        let Some(stream) = longest.cloned() else {
+            return false;
+        };
+        self.remove(&stream);
+        stream.ender.end(Farewell {
+            code: CloseCode::Away,
+            reason: "unused, and another one needs its place".into(),
+        });
+        true
+    }
+
+    /// Remembers for a moment that an upstream does not have a stream.
+    fn refuse(&mut self, name: &Arc<str>, refusal: &Refusal) {
+        let now = Instant::now();
+        while let Some((oldest, until)) = self.refused_order.front()
+            && (*until <= now || self.refused_order.len() >= MAX_REFUSED)
+        {
+            // Unless it has been refused again since.
+            if self
+                .refused
+                .get(oldest)
+                .is_some_and(|(_, latest)| latest == until)
+            {
+                self.refused.remove(oldest);
+            }
+            self.refused_order.pop_front();
+        }
+        let until = now + REMEMBERED;
+        self.refused.insert(name.clone(), (refusal.clone(), until));
+        self.refused_order.push_back((name.clone(), until));
     }
 }
 

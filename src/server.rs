@@ -5,14 +5,18 @@
 //! buffers are gone.
 
 mod asked;
+mod beginning;
+pub mod limits;
 mod list;
 mod noted;
 mod origin;
 mod request;
+mod watched;
 mod who;
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,41 +30,41 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::auth::Auth;
+use crate::endpoint::body::{Activity, held};
 use crate::endpoint::fanout::{Arrival, Permit};
 use crate::endpoint::websocket::hello;
 use crate::endpoint::websocket::input::Unheard;
 use crate::listen::Listeners;
+use crate::listen::admission::Admitted;
 use crate::listen::refusal::LINGER;
 use crate::listen::rewound::{HTTP2_PREFACE, Rewound};
 use crate::listen::stream::Stream;
+use crate::listen::streams::{Counted, Entered, Streams};
 use crate::listen::tls::Tls;
 use crate::reason;
 use crate::route::Routes;
 use crate::route::served::Lease;
 use crate::shutdown::Tracked;
 use crate::wire::Format;
+use limits::{Keeper, Limits};
 use request::{Context, Handover, Kind, Outcome};
+use watched::Watched;
 
-/// A request's head must be here by then, however slowly it arrives.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection on which nothing has gone either way for so long is given up: streams have a heartbeat that is shorter, and
-/// other requests are answered at once.
-const STUCK: Duration = Duration::from_secs(45);
-/// The longest head of a request, in bytes; more is answered with 431.
-const MAX_HEAD: usize = 16 << 10;
 /// How often an HTTP/2 connection is pinged, and how long the answer may take.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 /// At most so many requests at once on an HTTP/2 connection.
 const MAX_STREAMS: u32 = 128;
 /// So much of each answer hyper keeps for a client that does not read: it is not in history any more, and not bounded by it.
 const MAX_UNREAD: usize = 32 << 10;
+/// So much of the bodies of an HTTP/2 connection's requests may come before it is read, of one of them as of all together
+/// (RFC 9113, section 5.2).
+const HTTP2_WINDOW: u32 = 256 << 10;
 
 /// What connections are let in by, and what is behind.
 #[derive(Clone)]
@@ -73,73 +77,106 @@ pub struct Door {
     pub routes: Arc<Routes>,
 }
 
-/// Serves what is behind `door` until `stop` is cancelled. The connections run on as `tasks`. So does accepting: on a worker
-/// thread, where what is accepted is served, and not on one that must wake another for each.
+/// Serves what is behind `door` within `limits` until `stop` is cancelled. The connections run on as `tasks`. So does accepting:
+/// on a worker thread, where what is accepted is served, and not on one that must wake another for each.
 pub async fn serve(
     mut listeners: Listeners,
     door: Door,
+    limits: Limits,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
+    let serving = Arc::new(Serving {
+        keeper: Keeper::new(limits, door.tls.is_none()),
+        door,
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    });
     let accepting = tasks.clone().spawn(async move {
         while let Some((socket, address)) = stop.run_until_cancelled(listeners.accept()).await {
-            let context = Context {
-                routes: door.routes.clone(),
-                auth: door.auth.clone(),
-                address,
-                stop: stop.clone(),
-                activity: Arc::default(),
-            };
-            tasks.spawn(connection(socket, door.tls.clone(), context, tasks.clone()));
+            let entrance = &serving.keeper.entrance;
+            match entrance.enter(address) {
+                Ok(admitted) => {
+                    let serving = serving.clone();
+                    match serving.door.tls.clone() {
+                        None => tasks.spawn(beginning::plain(socket, address, admitted, serving)),
+                        Some(tls) => {
+                            tasks.spawn(beginning::tls(socket, address, admitted, tls, serving))
+                        }
+                    };
+                }
+                Err(no_room) => {
+                    if let Some(telling) = entrance.turn_away(socket, no_room) {
+                        tasks.spawn(telling);
+                    }
+                }
+            }
         }
     });
     accepting.await.expect("accepting does not panic");
 }
 
-/// One client's connection while it speaks HTTP. What it becomes after that gets a task of its own, which is smaller.
-async fn connection(
-    socket: TcpStream,
-    tls: Option<Arc<Tls>>,
-    context: Context,
+/// What is served, within which limits, by which tasks, and what ends them.
+struct Serving {
+    door: Door,
+    keeper: Arc<Keeper>,
     tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// One client's connection while it speaks HTTP. What it becomes after that gets a task of its own, which is smaller.
+async fn http(
+    stream: Stream,
+    early: Bytes,
+    (address, accepted): (SocketAddr, Instant),
+    admitted: Admitted,
+    serving: Arc<Serving>,
 ) {
-    let address = context.address;
-    let result = match tls {
-        None => serve_stream(Stream::Plain(socket), None, context, tasks).await,
-        // Boxed is what most connections need not: its state is large.
-        Some(tls) => match Box::pin(context.stop.run_until_cancelled(tls.open(socket))).await {
-            None => return,
-            Some(Ok((stream, preface))) => serve_stream(stream, preface, context, tasks).await,
-            Some(Err(error)) => Err(error.context("TLS handshake failed")),
-        },
+    let context = Context {
+        routes: serving.door.routes.clone(),
+        auth: serving.door.auth.clone(),
+        address,
+        stop: serving.stop.clone(),
+        activity: Arc::new(Activity::new(accepted)),
+        keeper: serving.keeper.clone(),
     };
-    if let Err(error) = result {
+    let tasks = serving.tasks.clone();
+    drop(serving);
+    if let Err(error) = served(stream, early, admitted, context, tasks).await {
         debug!(%address, error = %reason::of(&error), "connection failed");
     }
 }
 
-/// Serves what comes on a connection. `preface` is there if it is HTTP/2, and has been read.
-async fn serve_stream(
+async fn served(
     stream: Stream,
-    preface: Option<Bytes>,
+    early: Bytes,
+    admitted: Admitted,
     context: Context,
     tasks: TaskTracker,
 ) -> Result<()> {
-    let (stream, preface) = match preface {
-        Some(preface) => (stream, preface),
-        None => match http1(stream, &context).await? {
-            Left::Ended(stream) => {
-                leave(stream).await;
-                return Ok(());
-            }
-            Left::HandedOver(stream, early, handover) => {
-                return hand_over(&context, stream, early, handover).await;
-            }
-            Left::Http2(stream, early) => (stream, early),
-        },
-    };
-    let stream = Rewound::new(stream, preface);
-    Box::pin(http2(stream, Arc::new(context), tasks)).await?;
+    let (address, keeper) = (context.address, context.keeper.clone());
+    if early.starts_with(HTTP2_PREFACE) {
+        let stream = Rewound::new(stream, early);
+        let streams = keeper.entrance.streams(address);
+        return Ok(Box::pin(http2(stream, Arc::new(context), streams, tasks)).await?);
+    }
+    let left = http1(Rewound::new(stream, early), &context).await;
+    if left.as_ref().is_err_and(|error| error.is_parse_too_large()) {
+        keeper.log_large(address);
+    }
+    match left? {
+        Left::Ended(stream) => leave(stream).await,
+        Left::Idle(stream) => {
+            keeper.log_idle(address);
+            leave(stream).await;
+        }
+        Left::Stuck => keeper.log_stuck(address),
+        Left::Late(mut stream) => Box::pin(beginning::late(&mut stream, address, &keeper)).await,
+        Left::HandedOver(stream, early, handover) => {
+            let counted = Counted::Connection(admitted);
+            return hand_over(&context, (stream, counted), early, handover).await;
+        }
+    }
     Ok(())
 }
 
@@ -154,23 +191,29 @@ async fn leave(mut stream: Stream) {
 enum Left {
     /// It is over.
     Ended(Stream),
+    /// There has been no request for too long.
+    Idle(Stream),
+    /// The client has taken nothing of an answer for too long.
+    Stuck,
+    /// A request has not come as a whole in time.
+    Late(Stream),
     /// To be something else. The bytes are what the client has sent behind its request.
     HandedOver(Stream, Bytes, Handover),
-    /// It begins as HTTP/2 does (RFC 9113, section 3.4).
-    Http2(Stream, Bytes),
 }
 
 /// Serves HTTP/1 requests until the connection ends or becomes something else.
-async fn http1(stream: Stream, context: &Context) -> hyper::Result<Left> {
+async fn http1(stream: Rewound<Stream>, context: &Context) -> hyper::Result<Left> {
     let handover = Mutex::new(None);
     let lock = || handover.lock().unwrap_or_else(PoisonError::into_inner);
     let used = AtomicBool::new(false);
     let service = service_fn(|request| {
         let alone = !used.swap(true, Ordering::Relaxed);
-        context.activity.note();
+        let in_progress = context.activity.request();
         Box::pin(async move {
             match context.outcome(request, alone).await {
-                Outcome::Answer(response) => Ok::<_, Infallible>(response),
+                Outcome::Answer(response) => {
+                    Ok::<_, Infallible>(response.map(|body| held(body, in_progress)))
+                }
                 Outcome::Upgrade(response, to) => {
                     *lock() = Some(to);
                     Ok(response)
@@ -182,12 +225,16 @@ async fn http1(stream: Stream, context: &Context) -> hyper::Result<Left> {
             }
         })
     });
+    let activity = &context.activity;
+    let deadline = || context.keeper.deadline(activity);
+    let stream = Watched::new(stream, activity.clone());
     let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(Rewound::opening(stream)), service);
+        // Its time would run while nothing of a head has come, too.
+        .header_read_timeout(None)
+        .max_buf_size(context.keeper.max_header_size)
+        .serve_connection(TokioIo::new(stream), service);
     let mut stopping = false;
+    let mut patience = pin!(sleep_until(deadline()));
     let result = loop {
         let step = poll_fn(|cx| match connection.poll_without_shutdown(cx) {
             Poll::Pending
@@ -199,29 +246,44 @@ async fn http1(stream: Stream, context: &Context) -> hyper::Result<Left> {
                     })
                 ) =>
             {
-                Poll::Ready(Ok(()))
+                Poll::Ready(Some(Ok(())))
             }
-            poll => poll,
+            Poll::Pending => {
+                // It may be over sooner than before: a head has begun. That it is over later is seen when it is over.
+                if deadline() < patience.deadline() {
+                    patience.as_mut().reset(deadline());
+                }
+                patience.as_mut().poll(cx).map(|()| None)
+            }
+            poll => poll.map(Some),
         });
         tokio::select! {
-            result = step => break result,
+            result = step => match result {
+                Some(result) => break result,
+                None if Instant::now() < deadline() => patience.as_mut().reset(deadline()),
+                None if activity.is_busy() => return Ok(Left::Stuck),
+                None => {
+                    let stream = connection.into_parts().io.into_inner();
+                    let is_blocked = stream.is_blocked();
+                    let stream = stream.into_inner().into_socket();
+                    return Ok(match activity.head_since() {
+                        None => Left::Idle(stream),
+                        // Not all of an earlier answer has gone out.
+                        Some(_) if is_blocked => Left::Stuck,
+                        Some(_) => Left::Late(stream),
+                    });
+                }
+            },
             () = context.stop.cancelled(), if !stopping => {
                 stopping = true;
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
             }
-            () = sleep_until(context.activity.last() + STUCK) => {
-                if context.activity.last().elapsed() >= STUCK {
-                    break Ok(());
-                }
-            }
         }
     };
     let parts = connection.into_parts();
-    let stream = parts.io.into_inner().into_socket();
+    let stream = parts.io.into_inner().into_inner().into_socket();
     match lock().take() {
         Some(to) if result.is_ok() => Ok(Left::HandedOver(stream, parts.read_buf, to)),
-        // hyper has noticed, and has not answered.
-        _ if parts.read_buf.starts_with(HTTP2_PREFACE) => Ok(Left::Http2(stream, parts.read_buf)),
         _ => result.map(|()| Left::Ended(stream)),
     }
 }
@@ -229,7 +291,7 @@ async fn http1(stream: Stream, context: &Context) -> hyper::Result<Left> {
 /// Gives a connection to the endpoint that it has asked for.
 async fn hand_over(
     context: &Context,
-    mut connection: Stream,
+    (mut connection, counted): (Stream, Counted),
     early: Bytes,
     handover: Handover,
 ) -> Result<()> {
@@ -272,16 +334,18 @@ async fn hand_over(
             remaining,
             user,
         },
+        counted,
     });
     Ok(())
 }
 
 /// Makes a WebSocket of its own of one stream of an HTTP/2 connection (RFC 8441).
-async fn upgraded(upgrade: OnUpgrade, handover: Handover, context: Arc<Context>) {
+async fn upgraded(upgrade: OnUpgrade, handover: Handover, context: Arc<Context>, entered: Entered) {
     let address = context.address;
     let result = async {
         let stream = Stream::Http2(Box::new(TokioIo::new(upgrade.await?)));
-        hand_over(&context, stream, Bytes::new(), handover).await
+        let counted = Counted::Request(Box::new(entered));
+        hand_over(&context, (stream, counted), Bytes::new(), handover).await
     };
     if let Err(error) = result.await {
         debug!(%address, error = %reason::of(&error), "connection failed");
@@ -292,18 +356,25 @@ async fn upgraded(upgrade: OnUpgrade, handover: Handover, context: Arc<Context>)
 async fn http2(
     stream: Rewound<Stream>,
     context: Arc<Context>,
+    streams: Arc<Streams>,
     tasks: TaskTracker,
 ) -> hyper::Result<()> {
     let service = {
-        let (context, tasks) = (context.clone(), tasks.clone());
+        let (context, tasks, streams) = (context.clone(), tasks.clone(), streams.clone());
         service_fn(move |mut request| {
-            let (context, tasks) = (context.clone(), tasks.clone());
+            let (context, tasks, entered) = (context.clone(), tasks.clone(), streams.enter());
             async move {
+                let entered = match entered {
+                    Ok(entered) => entered,
+                    Err(no_room) => return Ok(context.no_room(no_room)),
+                };
                 let upgrade = hyper::upgrade::on(&mut request);
                 match context.outcome(request, false).await {
-                    Outcome::Answer(response) => Ok::<_, Infallible>(response),
+                    Outcome::Answer(response) => {
+                        Ok::<_, Infallible>(response.map(|body| held(body, entered)))
+                    }
                     Outcome::Upgrade(response, to) => {
-                        tasks.spawn(upgraded(upgrade, to, context));
+                        tasks.spawn(upgraded(upgrade, to, context, entered));
                         Ok(response)
                     }
                     // Only where nothing else is on the connection.
@@ -316,7 +387,9 @@ async fn http2(
         .timer(TokioTimer::new())
         .keep_alive_interval(HTTP2_PING)
         .keep_alive_timeout(HTTP2_PING)
-        .max_header_list_size(MAX_HEAD as u32)
+        .max_header_list_size(context.keeper.max_header_size as u32)
+        .initial_stream_window_size(HTTP2_WINDOW)
+        .initial_connection_window_size(HTTP2_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
         .max_send_buf_size(MAX_UNREAD)
         .enable_connect_protocol()
@@ -324,7 +397,9 @@ async fn http2(
     let mut connection = pin!(connection);
     tokio::select! {
         result = &mut connection => return result,
-        () = context.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = context.stop.cancelled() => {}
+        () = streams.unused(context.keeper.idle_timeout) => context.keeper.log_idle(context.address),
     }
+    connection.as_mut().graceful_shutdown();
     connection.await
 }

@@ -16,6 +16,7 @@ pub mod places;
 mod rate;
 pub mod retained;
 pub mod tape;
+mod tapes;
 pub mod usage;
 pub mod via;
 pub mod walk;
@@ -33,7 +34,8 @@ use history::{Entry, History, Limits};
 use rate::Rate;
 use retained::key::KeySource;
 use retained::{Retain, Retained};
-use tape::{Changes, Tape, TapeReader};
+use tape::{Changes, TapeReader};
+use tapes::Tapes;
 use walk::Walk;
 
 /// The number of the first event appended. Older ones may still come before it.
@@ -56,9 +58,9 @@ pub struct EventLog {
 struct State {
     history: History,
     /// The last event of each key, where that is wanted.
-    kept: Option<Retained>,
+    kept: Option<Box<Retained>>,
     /// For each format, while someone reads it.
-    tapes: [Option<Tape>; Format::ALL.len()],
+    tapes: Tapes,
     /// The number that the next event from here gets in its id.
     next_own: u64,
     rate: Rate,
@@ -100,7 +102,9 @@ impl EventLog {
 
     /// The same, for the stream whose events bear this name. No two logs may ever have the same one.
     pub fn named(origin: Origin, limits: impl Into<Limits>, retain: Option<Retain>) -> Self {
-        let kept = retain.as_ref().map(|retain| Retained::new(retain.bytes));
+        let kept = retain
+            .as_ref()
+            .map(|retain| Box::new(Retained::new(retain.bytes)));
         Self {
             origin,
             began: event::now(),
@@ -108,7 +112,7 @@ impl EventLog {
             state: Mutex::new(State {
                 history: History::new(limits.into(), FIRST),
                 kept,
-                tapes: Default::default(),
+                tapes: Tapes::default(),
                 next_own: 1,
                 rate: Rate::default(),
             }),
@@ -263,7 +267,7 @@ impl EventLog {
             return;
         }
         // Links that were there before would miss these events: they have to come again and say what they have.
-        if let Some(tape) = &mut state.tapes[Format::Hop as usize] {
+        if let Some(tape) = state.tapes.get_mut(Format::Hop) {
             tape.cut_off();
         }
         self.publish(state);
@@ -272,7 +276,7 @@ impl EventLog {
     /// Tells the readers of one format something that is no event.
     pub fn announce(&self, format: Format, frame: &[u8]) {
         let mut state = self.lock();
-        if let Some(tape) = &mut state.tapes[format as usize] {
+        if let Some(tape) = state.tapes.get_mut(format) {
             tape.append_notice(frame);
         }
         self.tell(state);
@@ -287,12 +291,9 @@ impl EventLog {
     }
 
     fn tell(&self, state: MutexGuard<'_, State>) {
-        let readers = state
-            .tapes
-            .each_ref()
-            .map(|tape| Some(tape.as_ref()?.reader()));
+        let readers = state.tapes.readers();
         drop(state);
-        readers.iter().flatten().for_each(TapeReader::tell);
+        readers.iter().for_each(TapeReader::tell);
     }
 
     /// Whether this event comes behind others of its origin, which is another one, that have been here.
@@ -427,20 +428,17 @@ impl State {
 
     /// Whether there are subscribers.
     fn is_read(&self) -> bool {
-        self.tapes.iter().flatten().any(|tape| !tape.is_unread())
+        self.tapes.are_read()
     }
 
     /// Encodes the event for the formats that are read, and drops the tapes that no longer are.
     ///
     /// A reader is only ever handed out under the lock that is held here, so a tape found unread stays unread.
     fn write_tapes(&mut self, entry: &Entry) {
-        for format in Format::ALL {
-            let slot = &mut self.tapes[format as usize];
-            slot.take_if(|tape| tape.is_unread());
-            if let Some(tape) = slot {
-                let mut scratch = Vec::new();
-                tape.append(format.encode(&entry.event, entry.gap.as_deref(), &mut scratch));
-            }
+        self.tapes.drop_unread();
+        for (format, tape) in self.tapes.iter_mut() {
+            let mut scratch = Vec::new();
+            tape.append(format.encode(&entry.event, entry.gap.as_deref(), &mut scratch));
         }
     }
 
@@ -449,7 +447,7 @@ impl State {
         if let Some(kept) = &mut self.kept {
             kept.let_go(oldest);
         }
-        for tape in self.tapes.iter_mut().flatten() {
+        for (_, tape) in self.tapes.iter_mut() {
             tape.evict_before(oldest);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
@@ -79,14 +79,9 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
 /// The TLS settings for upstreams: the system's roots, and those in the PEM file `ca`; `identity` is shown to those who ask
 /// for it.
 pub fn client_config(ca: Option<&Path>, identity: Option<Identity>) -> Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    for error in native.errors {
-        debug!(%error, "cannot read one of the system's root certificates");
-    }
-    roots.add_parsable_certificates(native.certs);
+    let mut roots = system_roots().clone();
     if let Some(path) = ca {
-        roots.extend(read_roots(path)?.roots);
+        Arc::make_mut(&mut roots).extend(read_roots(path)?.roots);
     }
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
@@ -113,4 +108,18 @@ pub fn server_config(
         None => config.with_no_client_auth(),
     };
     Ok(config.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity))))
+}
+
+/// The system's roots. Many routes share them: reading them takes a while, and they are a hundred or more.
+fn system_roots() -> &'static Arc<RootCertStore> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    ROOTS.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        let native = rustls_native_certs::load_native_certs();
+        for error in native.errors {
+            debug!(%error, "cannot read one of the system's root certificates");
+        }
+        roots.add_parsable_certificates(native.certs);
+        Arc::new(roots)
+    })
 }

@@ -6,7 +6,11 @@ use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::auth::AuthArgs;
+use super::check::CheckArgs;
+use super::config::ConfigArgs;
 use super::connect::ConnectArgs;
+use super::explain::ExplainArgs;
+use super::limits::LimitArgs;
 use super::proxy::ProxyArgs;
 use super::route::RouteArgs;
 use super::tls::TlsArgs;
@@ -27,6 +31,8 @@ Examples:
       anybody's server-sent events; after a lost connection it goes on where it was
   wsevent --accept-publish
       a stream of what clients publish, on the same URL
+  wsevent --config wsevent.toml
+      many routes in one process, from a file with the names of these flags; SIGHUP reads it again
   wsevent publish http://localhost:8080/events 'an event'
       publish there; without the event, each line of standard input is one
   wsevent tail ws://localhost:9090/proxy-events
@@ -96,6 +102,14 @@ pub struct HopArgs {
     #[arg(long, env = "WSEVENT_DRAIN", value_name = "DURATION", default_value = "5s", value_parser = values::duration, help_heading = "Serving")]
     pub drain: Duration,
 
+    /// Where many routes are described
+    #[command(flatten)]
+    pub config: ConfigArgs,
+
+    /// What clients may cost the process
+    #[command(flatten)]
+    pub limits: LimitArgs,
+
     /// TLS in front
     #[command(flatten)]
     pub tls: TlsArgs,
@@ -118,6 +132,10 @@ pub enum Command {
     Publish(PublishArgs),
     /// Bring each client to the next of several upstreams: a round-robin reverse proxy for connections that never end
     Proxy(Box<ProxyArgs>),
+    /// Say what is wrong with a configuration file, each mistake with its line
+    Check(CheckArgs),
+    /// Say what a hop with these flags, or this configuration file, serves at a URL, and how; nothing is connected
+    Explain(Box<ExplainArgs>),
 }
 
 /// The flags of `tail`.

@@ -10,7 +10,7 @@ use tokio_rustls::rustls::ClientConfig;
 use url::Url;
 
 use super::tls::ClientTlsArgs;
-use super::{Usage, given, lines, values};
+use super::{Usage, given, is_from_variable, lines, values};
 use crate::reason;
 use crate::source::secret::{self, Secret};
 use crate::source::upstream::{Upstream, header_value};
@@ -264,15 +264,12 @@ fn talk(args: &ConnectArgs, matches: &ArgMatches) -> Usage<Talk> {
     })
 }
 
-/// The steps of a login. On the command line flags stand in the order that is meant; elsewhere the n-th pattern belongs to
+/// The steps of a login. Flags stand in the order that is meant; in variables the n-th pattern belongs to
 /// the n-th message, and an empty one is none.
 fn steps(args: &ConnectArgs, matches: &ArgMatches) -> Usage<Vec<Step>> {
     let (messages, patterns) = (&args.consume_message, &args.consume_expect);
-    let sources = (
-        given(matches, "consume_message"),
-        given(matches, "consume_expect"),
-    );
-    if let (2, 2) | (2, 0) | (0, 2) = sources {
+    let mut flags = ["consume_message", "consume_expect"].into_iter();
+    if !flags.any(|flag| is_from_variable(matches, flag)) {
         return in_order(matches, messages, patterns);
     }
     let messages = lines(matches, "consume_message", messages);

@@ -6,8 +6,9 @@ use clap::ArgMatches;
 use clap::builder::BoolishValueParser;
 
 use super::connect::{ConnectArgs, EventUrl, connect, event_url, none_to_reach};
+use super::limits::{RouteLimitArgs, max_publish_rate};
 use super::retain::RetainArgs;
-use super::{Usage, given, lines, values};
+use super::{Usage, given, is_from_variable, lines, values};
 use crate::endpoint::fanout::{Overload, Settings};
 use crate::route::pattern::Pattern;
 use crate::route::{Origins, Policy};
@@ -135,6 +136,10 @@ pub struct RouteArgs {
     /// How to reach upstreams
     #[command(flatten)]
     pub connect: ConnectArgs,
+
+    /// What clients may cost each stream
+    #[command(flatten)]
+    pub limits: RouteLimitArgs,
 }
 
 /// What the flags say, if it fits together. `path` is the path to serve, and `key` what else names a stream.
@@ -187,6 +192,7 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
             max_message_size: args.connect.max_message_size,
             overload: args.overload,
             accept_publish: args.accept_publish,
+            max_publish_rate: max_publish_rate(&args.limits, args.accept_publish, matches)?,
         },
         origins,
         linger: args.linger,
@@ -214,14 +220,14 @@ fn origins(args: &RouteArgs, matches: &ArgMatches) -> Usage<Origins> {
 
 /// The event URLs to consume, from `--consume` and from the two flags that say the same for one.
 fn consumed(args: &RouteArgs, matches: &ArgMatches) -> Usage<Vec<EventUrl>> {
-    let mut urls: Vec<_> = match given(matches, "consume") {
+    let mut urls: Vec<_> = match is_from_variable(matches, "consume") {
         // URLs hold no white space, so that it can separate them in a variable.
-        1 => args
+        true => args
             .consume
             .iter()
             .flat_map(|list| list.split_whitespace())
             .collect(),
-        _ => args.consume.iter().map(String::as_str).collect(),
+        false => args.consume.iter().map(String::as_str).collect(),
     };
     let parts = given(matches, "consume_address").max(given(matches, "consume_path"));
     let composed;

@@ -1,6 +1,7 @@
 //! How single values are read: sizes, durations, rates, addresses, paths, URLs.
 
 use std::env;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use hyper::http::Uri;
@@ -16,6 +17,11 @@ use crate::stream::retained::key::KeySource;
 /// A frame must fit a chunk of a tape, which has 32 bits for its length: each byte of a text may become seven (a line end on
 /// SSE).
 const MAX_MESSAGE_SIZE: usize = 512 << 20;
+
+/// hyper's buffer is as large (`max_buf_size`).
+const MIN_HEADER_SIZE: usize = 8 << 10;
+/// Each connection may need as much.
+const MAX_HEADER_SIZE: usize = 1 << 20;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -56,6 +62,15 @@ pub fn message_size(text: &str) -> Result<usize, String> {
     match size(text)? {
         size if size <= MAX_MESSAGE_SIZE => Ok(size),
         _ => Err("at most 512MiB is possible".to_owned()),
+    }
+}
+
+/// The size of a request's head.
+pub fn header_size(text: &str) -> Result<usize, String> {
+    match size(text)? {
+        size if size < MIN_HEADER_SIZE => Err("at least 8KiB is needed".to_owned()),
+        size if size > MAX_HEADER_SIZE => Err("at most 1MiB is possible".to_owned()),
+        size => Ok(size),
     }
 }
 
@@ -220,6 +235,12 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(0) | Err(_) => Err("a number from 1 on is expected".to_owned()),
         Ok(number) => Ok(number),
     }
+}
+
+/// How often something may be done in a second.
+pub fn per_second(text: &str) -> Result<NonZeroU32, String> {
+    text.parse()
+        .map_err(|_| format!("a number from 1 to {} is expected", u32::MAX))
 }
 
 /// A path as it stands in a request, perhaps with a query.

@@ -6,15 +6,17 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tracing::info;
 
@@ -70,34 +72,121 @@ pub struct Follower {
     pub subscription: Subscription,
 }
 
-/// When a connection last got on.
+/// How a connection gets on.
 #[derive(Debug)]
 pub struct Activity {
     start: Instant,
     /// In milliseconds since `start`.
     last: AtomicUsize,
+    /// When the head began that is not yet whole, in milliseconds since `start`; or [`NO_HEAD`].
+    head: AtomicUsize,
+    /// How many requests there are whose answers are not all out.
+    open: AtomicUsize,
 }
 
-impl Default for Activity {
-    fn default() -> Self {
-        Self {
-            start: Instant::now(),
-            last: AtomicUsize::new(0),
-        }
-    }
-}
+/// No request has begun.
+const NO_HEAD: usize = usize::MAX;
 
 impl Activity {
+    /// Of a connection that was accepted at `start`: from then on its first request is waited for.
+    pub fn new(start: Instant) -> Self {
+        Self {
+            start,
+            last: AtomicUsize::new(0),
+            head: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+        }
+    }
+
     /// It does now.
     pub fn note(&self) {
-        let millis = self.start.elapsed().as_millis() as usize;
-        self.last.store(millis, Ordering::Relaxed);
+        self.last.store(self.millis(), Ordering::Relaxed);
     }
 
     /// When it last did.
     pub fn last(&self) -> Instant {
-        let millis = self.last.load(Ordering::Relaxed) as u64;
-        self.start + Duration::from_millis(millis)
+        self.at(self.last.load(Ordering::Relaxed))
+    }
+
+    /// The client has sent something. If there is no request that it can be a part of, the next one begins.
+    pub fn note_input(&self) {
+        self.note();
+        if !self.is_busy() && self.head_since().is_none() {
+            self.head.store(self.millis(), Ordering::Relaxed);
+        }
+    }
+
+    /// A request's head is whole. It is answered when what this returns is dropped.
+    pub fn request(self: &Arc<Self>) -> InProgress {
+        self.note();
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.head.store(NO_HEAD, Ordering::Relaxed);
+        InProgress(self.clone())
+    }
+
+    /// Whether a request is being answered.
+    pub fn is_busy(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
+    }
+
+    /// Since when a head is waited for as a whole, if one is.
+    pub fn head_since(&self) -> Option<Instant> {
+        let head = self.head.load(Ordering::Relaxed);
+        (head != NO_HEAD).then(|| self.at(head))
+    }
+
+    fn millis(&self) -> usize {
+        self.start.elapsed().as_millis() as usize
+    }
+
+    fn at(&self, millis: usize) -> Instant {
+        self.start + Duration::from_millis(millis as u64)
+    }
+}
+
+/// A request, from its whole head to the end of its answer.
+pub struct InProgress(Arc<Activity>);
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.0.note();
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// `body`, and with it, for as long as it is not all sent, `with`.
+pub fn held(body: Body, with: impl Send + 'static) -> Body {
+    match body.is_end_stream() {
+        true => body,
+        false => BodyExt::boxed_unsync(Held { body, _with: with }),
+    }
+}
+
+struct Held<T> {
+    body: Body,
+    _with: T,
+}
+
+// Only the body is polled, and that is pinned in a box of its own.
+impl<T> Unpin for Held<T> {}
+
+impl<T> hyper::body::Body for Held<T> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

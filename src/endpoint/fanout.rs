@@ -35,7 +35,9 @@ use tracing::info;
 
 use crate::endpoint::websocket::input::{Input, Unheard};
 use crate::event::Labels;
+use crate::listen::rate::Rate;
 use crate::listen::stream::Stream;
+use crate::listen::streams::Counted;
 use crate::stream::cursor::Cursor;
 use crate::stream::usage::User;
 use crate::stream::walk::Walk;
@@ -75,6 +77,8 @@ pub struct Settings {
     pub overload: Overload,
     /// Whether clients may publish.
     pub accept_publish: bool,
+    /// How fast each of them may, if there is a limit.
+    pub max_publish_rate: Option<Rate>,
 }
 
 impl Settings {
@@ -153,6 +157,8 @@ pub struct Audience {
     pub path: Arc<str>,
     heartbeat_interval: Duration,
     overload: Overload,
+    /// How fast each subscriber may publish, if there is a limit.
+    max_publish_rate: Option<Rate>,
     count: Arc<AtomicUsize>,
 }
 
@@ -226,6 +232,8 @@ pub struct Arrival {
     pub subscription: Subscription,
     /// What the client may.
     pub permit: Permit,
+    /// What it counts as, until its socket is closed.
+    pub counted: Counted,
 }
 
 /// What a subscriber may besides reading, and for how long it may read.
@@ -266,6 +274,7 @@ impl Fanout {
                 false => settings.ping_interval,
             },
             overload: settings.overload,
+            max_publish_rate: settings.max_publish_rate,
             count,
         });
         Self {
@@ -323,7 +332,7 @@ impl Fanout {
             stream => (None, Some(stream)),
         };
         let connection = Arc::new(Connection::new(
-            socket,
+            (socket, arrival.counted),
             address,
             arrival.preface,
             arrival.subscription,

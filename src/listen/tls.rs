@@ -33,8 +33,8 @@ const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
 const HTTP2: &[u8] = b"h2";
 /// So much of what is written rustls holds for a client that does not read: two records of the full size (RFC 8446, section 5.1).
 const MAX_UNSENT: usize = 32 << 10;
-/// A handshake must be done by then, and with HTTP/2 its preface be here.
-const OPENING: Duration = Duration::from_secs(10);
+/// A handshake must be done by then, and with HTTP/2 its preface be here, unless something else is wanted.
+pub const OPENING: Duration = Duration::from_secs(10);
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -98,10 +98,14 @@ impl Tls {
         Ok(())
     }
 
-    /// The server's side of a handshake, within a time limit. With the connection comes the preface of HTTP/2, if the two have
+    /// The server's side of a handshake, and it must be done `within` this time. With the connection comes the preface of HTTP/2, if the two have
     /// agreed on that. Who has sent plain HTTP is told so.
-    pub async fn open(&self, socket: TcpStream) -> Result<(Stream, Option<Bytes>)> {
-        let opening = timeout(OPENING, self.try_open(socket)).await;
+    pub async fn open(
+        &self,
+        socket: TcpStream,
+        within: Duration,
+    ) -> Result<(Stream, Option<Bytes>)> {
+        let opening = timeout(within, self.try_open(socket)).await;
         opening.context("the client takes too long")?
     }
 

@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::front::streams::Entered;
 use super::upstreams::Upstream;
+use crate::listen::streams::Entered;
 
 /// Why an answer ends that has come as a whole.
 pub const COMPLETE: &str = "complete";

@@ -2,7 +2,6 @@
 
 pub mod gate;
 mod http2;
-pub mod streams;
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
@@ -14,10 +13,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::{Bytes, BytesMut};
+use hyper::Response;
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,14 +25,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info};
 
 use super::Proxy;
-use super::admission::Admitted;
 use super::body::Answer;
 use super::forward::head;
 use super::forward::{Client, Opened, Outcome, Streamed};
 use super::headers::From;
 use super::tunnel::{self, Side, event_stream};
+use crate::listen::admission::{Admitted, NoRoom};
 use crate::listen::proxied;
-use crate::listen::refusal::{LINGER, say_no};
+use crate::listen::refusal::{LINGER, say_later, say_no};
 use crate::listen::stream::Stream;
 use crate::reason;
 use gate::{Gate, Verdict};
@@ -71,25 +70,16 @@ pub async fn connection(
         }
     };
     let Some(mut admitted) = admitted else {
-        let reason = "there are too many connections at the moment";
-        return turn_away(
-            socket,
-            from,
-            &proxy,
-            StatusCode::SERVICE_UNAVAILABLE,
-            reason,
-        )
-        .await;
+        return turn_away(socket, from, &proxy, NoRoom::InAll).await;
     };
     if !admitted.is_of(from.client.ip()) {
-        let reason = "there are too many connections from this address";
-        return turn_away(socket, from, &proxy, StatusCode::TOO_MANY_REQUESTS, reason).await;
+        return turn_away(socket, from, &proxy, NoRoom::OfAddress).await;
     }
     let Some(tls) = &proxy.tls else {
         return open(Stream::Plain(socket), from, admitted, proxy).await;
     };
     from.https = true;
-    let opening = Box::pin(tls.open(socket));
+    let opening = Box::pin(tls.open(socket, OPENING));
     let (stream, preface) = match proxy.stop.run_until_cancelled(opening).await {
         Some(Ok(opened)) => opened,
         Some(Err(error)) => {
@@ -369,18 +359,13 @@ fn limits(proxy: &Proxy, until: Option<Instant>) -> tunnel::Limits {
 }
 
 /// Tells a client that there is no room for it, if that can be said, and to a few at a time only.
-async fn turn_away(
-    socket: TcpStream,
-    from: From,
-    proxy: &Proxy,
-    status: StatusCode,
-    reason: &'static str,
-) {
+async fn turn_away(mut socket: TcpStream, from: From, proxy: &Proxy, no_room: NoRoom) {
+    let (status, reason) = (no_room.status(), no_room.reason());
     info!(client = %from.client, status = status.as_u16(), reason, "connection refused");
-    let Ok(_permit) = proxy.turning_away.try_acquire() else {
+    let Some(_permit) = proxy.turning_away.permit() else {
         return;
     };
     if proxy.tls.is_none() {
-        say_no(&mut Stream::Plain(socket), status, reason).await;
+        say_later(&mut socket, no_room).await;
     }
 }

@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 
 use crate::http_message::{check_host, has_known_coding, has_token, is_host, lists, tokens};
+use crate::listen::admission::NoRoom;
 
 /// How much of what a client says of itself is believed, and whom the upstream is told it is.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +46,12 @@ pub struct Refusal {
     pub status: StatusCode,
     /// What is wrong, in one line.
     pub reason: &'static str,
+}
+
+impl std::convert::From<NoRoom> for Refusal {
+    fn from(no_room: NoRoom) -> Self {
+        refusal(no_room.status(), no_room.reason())
+    }
 }
 
 fn refusal(status: StatusCode, reason: &'static str) -> Refusal {

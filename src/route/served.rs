@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Policy;
 use crate::endpoint::fanout::{Ender, Fanout};
-use crate::event::Origin;
+use crate::listen::rate::OfAddresses;
 use crate::source::publish::Publisher;
 use crate::stream::EventLog;
 use crate::stream::usage::{Usage, User};
@@ -37,7 +37,7 @@ pub struct Served {
     pub subscribers: Arc<AtomicUsize>,
     pub(super) usage: Arc<Usage>,
     /// For each format, once somebody reads it.
-    fanouts: [OnceLock<Fanout>; Format::ALL.len()],
+    fanouts: [OnceLock<Box<Fanout>>; Format::ALL.len()],
     tasks: TaskTracker,
 }
 
@@ -50,28 +50,25 @@ pub struct Lease {
 }
 
 impl Served {
-    /// An empty stream. `address` is where this instance serves, in its own words.
+    /// The stream in `log`. `address` is where this instance serves, in its own words; `publish_rate` is how often each address
+    /// may publish to all streams of its route.
     pub(super) fn new(
         name: Arc<str>,
         policy: Arc<Policy>,
-        (origin, address): (Origin, &str),
+        (log, address): (Arc<EventLog>, &str),
         ender: Ender,
-        tasks: &TaskTracker,
+        (tasks, publish_rate): (&TaskTracker, Option<&Arc<OfAddresses>>),
     ) -> Self {
-        let log = Arc::new(EventLog::named(
-            origin,
-            policy.history,
-            policy.retain.clone(),
-        ));
         let settings = &policy.subscribers;
         Self {
             via: Arc::new(Via::new(Instance {
-                id: origin,
+                id: log.origin(),
                 address: address.into(),
             })),
-            publisher: settings
-                .accept_publish
-                .then(|| Publisher::new(log.clone(), settings.max_message_size)),
+            publisher: settings.accept_publish.then(|| {
+                let rate = publish_rate.cloned();
+                Publisher::new(log.clone(), settings.max_message_size, rate)
+            }),
             name,
             policy,
             log,
@@ -94,14 +91,14 @@ impl Served {
     /// What serves the stream in this format.
     pub fn fanout(&self, format: Format) -> &Fanout {
         self.fanouts[format as usize].get_or_init(|| {
-            Fanout::new(
+            Box::new(Fanout::new(
                 self.log.clone(),
                 format,
                 self.name.clone(),
                 &self.policy.subscribers,
                 self.subscribers.clone(),
                 (&self.tasks, &self.ender),
-            )
+            ))
         })
     }
 

@@ -11,6 +11,7 @@ fn policy(path: &str) -> Policy {
         subscribers: Settings {
             ping_interval: Duration::from_secs(30),
             max_message_size: 1 << 20,
+            max_publish_rate: None,
             overload: Overload::Disconnect,
             accept_publish: true,
         },
@@ -89,7 +90,7 @@ async fn whoever_comes_as_the_last_one_leaves_has_a_stream_that_stays() {
             for _ in 0..2_000 {
                 let lease = open(&routes, "/t/a");
                 tokio::task::yield_now().await;
-                let listed = routes.all()[0].list("", 9, |_| true);
+                let listed = routes.all()[0].list("", 9);
                 let origins: Vec<_> = listed.iter().map(|stream| stream.log.origin()).collect();
                 assert_eq!(origins, [lease.stream.log.origin()]);
                 assert!(!lease.stream.ender.token().is_cancelled());
@@ -150,8 +151,8 @@ async fn routes_that_stay_do_not_notice() {
     let routes = start(vec![policy("/a"), policy("/t/*"), policy("/b")]);
     let (kept, lost) = (open(&routes, "/t/x"), open(&routes, "/b"));
     let changed = Policy {
-        words: vec!["other".to_owned()],
-        ..policy("/b")
+        history: Limits::from(1),
+        ..changed("/b")
     };
     let counts = routes.replace(vec![policy("/t/*"), changed, policy("/new")]);
     assert_eq!(counts, (2, 2));
@@ -168,6 +169,40 @@ async fn routes_that_stay_do_not_notice() {
         open(&routes, "/b").stream.log.origin(),
         lost.stream.log.origin()
     );
+}
+
+fn changed(path: &str) -> Policy {
+    Policy {
+        words: vec!["other".to_owned()],
+        linger: Duration::from_secs(60),
+        ..policy(path)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_clients_have_published_outlives_a_change_of_policy() {
+    let routes = start(vec![policy("/a"), policy("/t/*")]);
+    let (a, t) = (open(&routes, "/a"), open(&routes, "/t/x"));
+    let origins = [a.stream.log.origin(), t.stream.log.origin()];
+    let now = |path| open(&routes, path).stream.log.origin();
+    assert_eq!(routes.replace(vec![changed("/a"), changed("/t/*")]), (2, 2));
+    assert!(a.stream.ender.token().is_cancelled());
+    settle().await;
+    // Nobody has come back before it changes again.
+    routes.replace(vec![policy("/a"), policy("/t/*")]);
+    settle().await;
+    assert_eq!([now("/a"), now("/t/x")], origins);
+    // With other bounds, or after a while, it is another stream.
+    let other = Policy {
+        history: Limits::from(1),
+        ..changed("/a")
+    };
+    routes.replace(vec![other, changed("/t/*")]);
+    assert_ne!(now("/a"), origins[0]);
+    settle().await;
+    tokio::time::advance(Duration::from_secs(61)).await;
+    settle().await;
+    assert_ne!(now("/t/x"), origins[1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,4 +223,88 @@ async fn a_refusal_ends_a_stream_and_is_remembered_for_a_moment() {
     assert_eq!(try_open(&routes, "/t/a").err(), Some(StatusCode::NOT_FOUND));
     tokio::time::advance(REMEMBERED).await;
     assert!(try_open(&routes, "/t/a").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_short_a_use_is_the_linger_begins_anew() {
+    let routes = start(vec![policy("/t/*")]);
+    let name = open(&routes, "/t/a").stream.log.origin();
+    settle().await;
+    for _ in 0..3 {
+        tokio::time::advance(Duration::from_secs(29)).await;
+        settle().await;
+        // As short as a publish: nobody else runs meanwhile.
+        assert_eq!(open(&routes, "/t/a").stream.log.origin(), name);
+    }
+    tokio::time::advance(Duration::from_secs(31)).await;
+    settle().await;
+    assert_eq!(routes.all()[0].count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_during_a_reload_finds_the_one_stream() {
+    let others = |words: &str| {
+        let others = (0..50).map(|number| policy(&format!("/other/{number}")));
+        let policies = others.chain([policy("/a")]).map(|policy| Policy {
+            linger: Duration::ZERO,
+            words: vec![policy.pattern.to_string(), words.to_owned()],
+            ..policy
+        });
+        policies.collect::<Vec<_>>()
+    };
+    let routes = Arc::new(start(others("first")));
+    let stop = CancellationToken::new();
+    let visitors: Vec<_> = (0..3)
+        .map(|_| {
+            let (routes, stop) = (routes.clone(), stop.clone());
+            tokio::spawn(async move {
+                while !stop.is_cancelled() {
+                    let _ = try_open(&routes, "/a");
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    let origin = open(&routes, "/a").stream.log.origin();
+    for round in 0..100 {
+        routes.replace(others(&round.to_string()));
+        let (route, key) = stream(&routes, "/a").expect("a route");
+        let there = route.get(&key).map(|stream| stream.log.origin());
+        assert_eq!(there, Some(origin), "in round {round}");
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    for visitor in visitors {
+        visitor.await.expect("no assertion has failed");
+    }
+    assert_eq!(open(&routes, "/a").stream.log.origin(), origin);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stream_that_is_unused_for_longest_makes_room() {
+    let routes = start(vec![policy("/t/*")]);
+    let kept = open(&routes, "/t/a");
+    drop(open(&routes, "/t/b"));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    drop(open(&routes, "/t/c"));
+    let _new = open(&routes, "/t/d");
+    settle().await;
+    let names: Vec<_> = routes.all()[0]
+        .list("", 9)
+        .iter()
+        .map(|stream| stream.name.to_string())
+        .collect();
+    assert_eq!(names, ["/t/a", "/t/c", "/t/d"]);
+    assert!(!kept.stream.ender.token().is_cancelled());
+}
+
+#[tokio::test]
+async fn names_have_a_bound() {
+    let routes = start(vec![policy("/t/*")]);
+    let status = |len: usize| {
+        let found = routes.find(&format!("/t/{}", "a".repeat(len)), None);
+        found.map(|_| ()).map_err(|none| none.status)
+    };
+    assert_eq!(status(1_000), Ok(()));
+    assert_eq!(status(1_100), Err(StatusCode::URI_TOO_LONG));
 }

@@ -20,7 +20,7 @@ use crate::endpoint::websocket::input::Unheard;
 use crate::route::Route;
 use crate::route::pattern::Key;
 use crate::route::served::Lease;
-use crate::source::publish;
+use crate::source::publish::{self, Sender};
 use crate::stream::join::{Resumed, StateWish, Wish};
 use crate::wire::{Format, RESUMED, hop};
 
@@ -57,10 +57,17 @@ impl Asked<'_> {
 
     /// The stream, once it is known that there is one.
     async fn open(&self) -> Result<Lease, Refusal> {
-        let lease = self.route.open(self.key)?;
+        let lease = self.route.open(self.key);
+        if let Err(none) = &lease
+            && none.status == StatusCode::SERVICE_UNAVAILABLE
+        {
+            let keeper = &self.context.keeper;
+            keeper.log_full(self.context.address, none.reason.clone());
+        }
+        let lease = lease?;
         match lease.stream.is_there().await {
             Ok(()) => Ok(lease),
-            Err(refused) => Err(crate::route::NoStream::from(&refused).into()),
+            Err(refused) => Err(crate::route::find::NoStream::from(&refused).into()),
         }
     }
 
@@ -193,7 +200,11 @@ impl Asked<'_> {
         };
         let labels = answer::labels(self.request);
         let body = Noted::new(body, self.context.activity.clone());
-        let ids = publisher.take(self.request, body, labels).await?;
+        let sender = Sender {
+            address: self.context.address,
+            bodies: &self.context.keeper.bodies,
+        };
+        let ids = publisher.take(self.request, body, labels, &sender).await?;
         let json = HeaderValue::from_static("application/json");
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, json)]);
         let mut response = with_headers(headers, body::full(ids));

@@ -14,12 +14,15 @@ use crate::auth::Right;
 use crate::endpoint::answer;
 use crate::endpoint::body;
 use crate::endpoint::page::{self, Index, Page, Stream};
+use crate::route::find::Place;
 use crate::route::served::Served;
-use crate::route::{Place, Route, Routes};
+use crate::route::{Route, Routes};
 
 /// So many streams stand in a list if nothing else is asked for, and so many at most.
 const STREAMS: usize = 100;
 const MAX_STREAMS: usize = 1_000;
+/// So many streams are looked at in one go.
+const LOOK: usize = 256;
 
 /// The answer to a request for a list: of one route, or of all.
 pub fn answer(
@@ -136,7 +139,7 @@ impl Wanted {
             // One more than wanted shows that there is more.
             None => listed
                 .iter()
-                .flat_map(|route| route.list(&self.after, self.limit + 1, may_see))
+                .flat_map(|route| seen(route, &self.after, self.limit + 1, may_see))
                 .collect(),
         };
         streams.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -149,23 +152,50 @@ impl Wanted {
                 .finish();
             format!("{path}?{query}")
         });
-        let on_demand = listed
-            .iter()
-            .filter(|route| route.policy.pattern.is_on_demand());
+        // Who may not see the list of a route does not learn how much there is in it.
+        let on_demand = listed.iter().filter(|route| {
+            let pattern = &route.policy.pattern;
+            pattern.is_on_demand() && who.may(Right::Subscribe, pattern.base())
+        });
         let route = |route: &Arc<Route>| page::Route {
             path: route.policy.pattern.to_string(),
             streams: route.count(),
-            publish: route.policy.subscribers.accept_publish,
+            publish: route.policy.subscribers.accept_publish
+                && who.may(Right::Publish, route.policy.pattern.base()),
         };
         let index = Index {
             instance: routes.instance().to_string(),
             address: routes.address(),
             routes: on_demand.map(route).collect(),
-            streams: streams.iter().map(|stream| entry(stream)).collect(),
+            streams: streams.iter().map(|stream| entry(stream, who)).collect(),
             next,
         };
         index.json()
     }
+}
+
+/// The streams of a route whose names come behind `after` and that somebody may see, at most so many. Nobody waits meanwhile
+/// who wants to open one, however many there are.
+fn seen(
+    route: &Route,
+    after: &str,
+    most: usize,
+    may_see: impl Fn(&Served) -> bool,
+) -> Vec<Arc<Served>> {
+    let mut seen = Vec::new();
+    let mut after: Arc<str> = after.into();
+    loop {
+        let page = route.list(&after, LOOK);
+        let Some(last) = page.last() else { break };
+        after = last.name.clone();
+        let is_last = page.len() < LOOK;
+        seen.extend(page.into_iter().filter(|stream| may_see(stream)));
+        if is_last || seen.len() >= most {
+            break;
+        }
+    }
+    seen.truncate(most);
+    seen
 }
 
 /// The stream that a path, perhaps with a query, names, if it is there.
@@ -180,12 +210,12 @@ fn of(routes: &Routes, target: &str) -> Option<Arc<Served>> {
     }
 }
 
-fn entry(stream: &Served) -> Stream {
+fn entry(stream: &Served, who: &Who) -> Stream {
     Stream::new(
         &stream.name,
         &stream.log,
         &stream.via,
         stream.subscriber_count(),
-        stream.publisher.is_some(),
+        stream.publisher.is_some() && who.may(Right::Publish, stream.path()),
     )
 }

@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use super::asked::Asked;
+use super::limits::Keeper;
 use super::list;
 use super::origin::{self, Origin};
 use super::who::Who;
@@ -23,15 +24,14 @@ use crate::endpoint::websocket::handshake;
 use crate::endpoint::websocket::input::Unheard;
 use crate::event::Labels;
 use crate::http_message;
+use crate::listen::admission::NoRoom;
+use crate::route::find::{NoStream, Place};
 use crate::route::pattern::Key;
 use crate::route::served::Lease;
-use crate::route::{Listed, NoStream, Place, Route, Routes};
+use crate::route::{Listed, Route, Routes};
 use crate::source::publish::Refused;
 use crate::stream::Subscription;
 use crate::wire::Format;
-
-/// So many routes are named to whoever asks for something else.
-const MAX_NAMED: usize = 20;
 
 /// What a request becomes.
 pub enum Outcome {
@@ -75,6 +75,8 @@ pub struct Context {
     pub stop: CancellationToken,
     /// Notes that it gets on.
     pub activity: Arc<Activity>,
+    /// Sees to the limits of the process.
+    pub keeper: Arc<Keeper>,
 }
 
 /// A request that is not granted.
@@ -94,7 +96,21 @@ pub(super) fn refusal(status: StatusCode, reason: impl Into<Cow<'static, str>>) 
 
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
-        refusal(refused.status, refused.reason)
+        let retry_after = refused.retry_after.map(HeaderValue::from);
+        Self {
+            headers: Vec::from_iter(retry_after.map(|seconds| (header::RETRY_AFTER, seconds))),
+            ..refusal(refused.status, refused.reason)
+        }
+    }
+}
+
+impl From<NoRoom> for Refusal {
+    fn from(no_room: NoRoom) -> Self {
+        let seconds = HeaderValue::from(no_room.retry_after());
+        Self {
+            headers: vec![(header::RETRY_AFTER, seconds)],
+            ..refusal(no_room.status(), no_room.reason())
+        }
     }
 }
 
@@ -145,12 +161,10 @@ impl Context {
     /// taken over.
     pub async fn outcome(&self, request: Request<Incoming>, alone: bool) -> Outcome {
         let (request, body) = request.into_parts();
-        // Before anything is looked up or made: a stranger opens nothing.
+        // A stranger opens nothing, and does not learn what there is.
         let who = self.who(&request);
-        let target = match &who {
-            Ok(_) => self.target(&request),
-            Err(_) => Ok(Target::Index),
-        };
+        // Looking up makes nothing.
+        let target = self.target(&request);
         let about = target.as_ref().unwrap_or(&Target::Index);
         let origin = origin::of(&request, |origin| self.lets_in(origin, about));
         let granted = match (who, target) {
@@ -161,11 +175,24 @@ impl Context {
                     .await
             }
         };
-        let mut outcome = granted.unwrap_or_else(|refusal| Outcome::Answer(refusal.into()));
+        let mut outcome = granted.unwrap_or_else(|refusal| {
+            let status = refusal.status;
+            if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                let reason = refusal.reason.clone();
+                self.keeper.log_denied(self.address, status, reason);
+            }
+            Outcome::Answer(refusal.into())
+        });
         if let Outcome::Answer(response) = &mut outcome {
             origin.let_read(response.headers_mut());
         }
         outcome
+    }
+
+    /// The answer to a request on an HTTP/2 connection for which there is no room.
+    pub fn no_room(&self, no_room: NoRoom) -> Response<Body> {
+        self.keeper.entrance.log(self.address, no_room);
+        Refusal::from(no_room).into()
     }
 
     async fn granted(
@@ -233,17 +260,9 @@ impl Context {
             Some(Place::List(route)) if !handshake::is_meant(request) => Target::List(route),
             None if path == "/" && !handshake::is_meant(request) => Target::Index,
             _ => {
-                let routes = self.routes.all().into_iter().take(MAX_NAMED);
-                let there: Vec<_> = routes
-                    .map(|route| route.policy.pattern.to_string())
-                    .collect();
-                return Err(refusal(
-                    StatusCode::NOT_FOUND,
-                    format!(
-                        "there is no stream at this path; what there is: {}",
-                        there.join(" ")
-                    ),
-                ));
+                let routes = self.routes.all();
+                let patterns = routes.iter().map(|route| &route.policy.pattern);
+                return Err(NoStream::at_all(patterns).into());
             }
         })
     }

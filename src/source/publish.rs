@@ -4,12 +4,14 @@
 //! members, else the `ce-` headers, else those of the URL. A name (`ce-id`, with `ce-source`) makes it safe to send a
 //! request again: what has been published under it is not appended once more, and the answer is the same.
 
+mod bodies;
 mod content;
 mod repeated;
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,14 +25,16 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::event::{EventId, Kind, Labels, NewEvent, Payload};
+use crate::listen::rate::OfAddresses;
 use crate::stream::EventLog;
 use crate::wire::cloudevents::{self, CloudEvent, Name};
 use crate::wire::{RESERVED_TYPES, ndjson};
+use bodies::Received;
 use content::{Content, only};
 use repeated::Repeated;
 
-/// A body of several events may be as long as this, or as one event if that may be longer.
-const MAX_BATCH: usize = 16 << 20;
+pub use bodies::Bodies;
+
 /// So many events may be in one request: they are appended in a row, and nobody else appends meanwhile.
 const MAX_EVENTS: usize = 100_000;
 /// A body that does not get on for so long is given up.
@@ -55,8 +59,17 @@ const CE_TYPE: HeaderName = HeaderName::from_static("ce-type");
 pub struct Publisher {
     log: Arc<EventLog>,
     max_message_size: usize,
+    rate: Option<Arc<OfAddresses>>,
     /// Once there has been something with a name.
     repeated: Mutex<Option<Box<Repeated>>>,
+}
+
+/// Who publishes.
+pub struct Sender<'a> {
+    /// The client's address.
+    pub address: SocketAddr,
+    /// The bodies that it is one of.
+    pub bodies: &'a Bodies,
 }
 
 /// Why something is not taken.
@@ -66,6 +79,8 @@ pub struct Refused {
     pub status: StatusCode,
     /// What is wrong, in one line.
     pub reason: Cow<'static, str>,
+    /// When it may be taken, in seconds, if that is all that is wrong (RFC 9110, section 10.2.3).
+    pub retry_after: Option<u64>,
 }
 
 impl Refused {
@@ -73,6 +88,7 @@ impl Refused {
         Self {
             status,
             reason: reason.into(),
+            retry_after: None,
         }
     }
 
@@ -116,11 +132,17 @@ fn check_label(name: &str, label: Option<&str>) -> Result<(), Refused> {
 }
 
 impl Publisher {
-    /// Appends to `log`; no event above `max_message_size` bytes.
-    pub fn new(log: Arc<EventLog>, max_message_size: usize) -> Self {
+    /// Appends to `log`; no event above `max_message_size` bytes, and from one address no more often than
+    /// `rate` allows, which others may share.
+    pub fn new(
+        log: Arc<EventLog>,
+        max_message_size: usize,
+        rate: Option<Arc<OfAddresses>>,
+    ) -> Self {
         Self {
             log,
             max_message_size,
+            rate,
             repeated: Mutex::default(),
         }
     }
@@ -132,11 +154,17 @@ impl Publisher {
         request: &Parts,
         mut body: B,
         labels: Labels,
+        sender: &Sender<'_>,
     ) -> Result<Vec<u8>, Refused>
     where
         B: Body<Data = Bytes, Error: Error> + Send + Unpin + 'static,
     {
-        let taken = self.append(&request.headers, &mut body, labels).await;
+        let taken = self
+            .append(&request.headers, &mut body, labels, sender)
+            .await;
+        if let Err(refused) = &taken {
+            sender.bodies.log(sender.address, refused);
+        }
         // A client that is told to go away while it sends might well not hear it: closing a socket with unread input resets
         // the connection. One that waits to be told to begin (RFC 9110, section 10.1.1) must not be.
         let is_wanted = taken.is_ok() || request.headers.contains_key(header::EXPECT);
@@ -151,6 +179,7 @@ impl Publisher {
         headers: &HeaderMap,
         body: &mut B,
         labels: Labels,
+        sender: &Sender<'_>,
     ) -> Result<Vec<EventId>, Refused>
     where
         B: Body<Data = Bytes, Error: Error> + Unpin,
@@ -160,17 +189,20 @@ impl Publisher {
         let labels = with_headers(labels, headers)?;
         check_labels(&labels)?;
         let limit = match content {
-            Content::Payload(_) => self.max_message_size,
-            _ => self.max_message_size.max(MAX_BATCH),
+            Content::Payload(_) => self.max_message_size.min(sender.bodies.max_size()),
+            _ => sender.bodies.max_size(),
         };
-        let body = read(body, limit).await?;
+        // Whoever is too fast is told before its body is taken.
+        self.pace(|rate| rate.check(sender.address.ip()))?;
+        let mut body = read(body, limit, sender.bodies).await?;
         let events = match content {
             Content::Payload(kind) => {
-                let event = labels.event(payload(kind, body)?);
+                let event = labels.event(payload(kind, body.take())?);
                 vec![CloudEvent { name, event }]
             }
             Content::Lines => {
                 let events = self.lines(&body, &labels).await?;
+                self.pace(|rate| rate.take(sender.address.ip(), events.len()))?;
                 return Ok(match name {
                     Some(name) => self.repeated(|it| it.append_named(&self.log, &name, events)),
                     None => self.log.append_all(events),
@@ -183,11 +215,29 @@ impl Publisher {
             }
             Content::CloudEvents => self.cloud_events(&body, &labels).await?,
         };
+        self.pace(|rate| rate.take(sender.address.ip(), events.len()))?;
         if events.iter().any(|event| event.name.is_some()) {
             return Ok(self.repeated(|repeated| repeated.append_each(&self.log, events)));
         }
         let events: Vec<_> = events.into_iter().map(|event| event.event).collect();
         Ok(self.log.append_all(events))
+    }
+
+    /// Refuses what comes too soon, if there is a limit.
+    fn pace(
+        &self,
+        allowed: impl FnOnce(&OfAddresses) -> Result<(), Duration>,
+    ) -> Result<(), Refused> {
+        let Some(rate) = &self.rate else {
+            return Ok(());
+        };
+        allowed(rate).map_err(|wait| {
+            let reason = format!("this client {}", rate.rate().exceeded());
+            Refused {
+                retry_after: Some(wait.as_secs_f64().ceil() as u64),
+                ..Refused::new(StatusCode::TOO_MANY_REQUESTS, reason)
+            }
+        })
     }
 
     /// A name is looked up and its events are appended under one lock: two requests with the same name may well come at once.
@@ -316,7 +366,11 @@ fn too_large(what: &str, limit: usize) -> Refused {
 }
 
 /// The whole body, copied: hyper's buffers are larger than most events.
-async fn read<B>(body: &mut B, limit: usize) -> Result<Vec<u8>, Refused>
+async fn read<'a, B>(
+    body: &mut B,
+    limit: usize,
+    bodies: &'a Bodies,
+) -> Result<Received<'a>, Refused>
 where
     B: Body<Data = Bytes, Error: Error> + Unpin,
 {
@@ -325,24 +379,21 @@ where
     if length > limit as u64 {
         return Err(too_large("body", limit));
     }
-    let mut bytes = Vec::with_capacity(TRUSTED.min(length as usize));
+    let mut received = bodies.receive();
+    received.make_room(TRUSTED.min(length as usize))?;
     loop {
         let frame = match timeout(STALLED, body.frame()).await {
             Err(_) => {
                 let reason = format!("nothing of the body has come for {STALLED:?}");
                 return Err(Refused::new(StatusCode::REQUEST_TIMEOUT, reason));
             }
-            Ok(None) => return Ok(bytes),
+            Ok(None) => return Ok(received),
             Ok(Some(Err(error))) => {
                 return Err(Refused::bad(format!("the body is not whole: {error}")));
             }
             Ok(Some(Ok(frame))) => frame,
         };
-        let piece = frame.into_data().unwrap_or_default();
-        if piece.len() > limit - bytes.len() {
-            return Err(too_large("body", limit));
-        }
-        bytes.extend_from_slice(&piece);
+        received.push(&frame.into_data().unwrap_or_default(), limit)?;
     }
 }
 

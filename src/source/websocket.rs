@@ -97,13 +97,13 @@ pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: Cancellatio
     loop {
         // In a box that is there meanwhile: connecting takes more room than being connected.
         let mut connecting = Box::pin(offer.connect(&upstream));
-        let Some(connected) = until_stopped(&stop, connecting.as_mut()).await else {
+        let connected = until_stopped(&stop, connecting.as_mut()).await;
+        let Some(connected) = connected.map(|connected| connected.map(Box::new)) else {
             return;
         };
         drop(connecting);
         let error = match connected {
-            Ok(connected) => {
-                let mut connected = Box::new(connected);
+            Ok(mut connected) => {
                 let mut since = None;
                 let tell = || {
                     presence.connected();
@@ -165,7 +165,7 @@ pub async fn close(link: &mut Link, frame: Option<CloseFrame>) {
 pub struct Heartbeat {
     pings: Interval,
     unanswered: u32,
-    keepalive: Option<(Utf8Bytes, Interval)>,
+    keepalive: Option<Box<(Utf8Bytes, Interval)>>,
 }
 
 impl Heartbeat {
@@ -180,7 +180,7 @@ impl Heartbeat {
 
     /// From here on this text is sent so often, too.
     pub fn keep_alive(&mut self, text: String, interval: Duration) {
-        self.keepalive = Some((text.into(), every(interval)));
+        self.keepalive = Some(Box::new((text.into(), every(interval))));
     }
 
     /// The next message, as the link yields it; an error when two pings had no answer of any kind.
@@ -199,7 +199,7 @@ impl Heartbeat {
                     // A broken connection shows at the next read.
                     send_soon(link, Message::Ping(Bytes::new())).await;
                 }
-                text = due(&mut self.keepalive) => {
+                text = due(self.keepalive.as_deref_mut()) => {
                     send_soon(link, Message::Text(text)).await;
                 }
             }
@@ -213,7 +213,7 @@ async fn send_soon(link: &mut Link, message: Message) {
 }
 
 /// Waits until the text is to be sent once more.
-async fn due(keepalive: &mut Option<(Utf8Bytes, Interval)>) -> Utf8Bytes {
+async fn due(keepalive: Option<&mut (Utf8Bytes, Interval)>) -> Utf8Bytes {
     match keepalive {
         Some((text, interval)) => {
             interval.tick().await;

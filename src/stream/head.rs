@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// Counts changes.
 #[derive(Debug, Default)]
@@ -26,11 +27,16 @@ impl Head {
         self.changes.load(Ordering::Acquire)
     }
 
+    /// Ready with the next change from here on.
+    pub fn next(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
     /// Waits until there have been others than `seen`, and says how many then.
     pub async fn beyond(&self, seen: u64) -> u64 {
         loop {
             // Whoever makes a change from here on wakes this, though it does not wait yet.
-            let changed = self.changed.notified();
+            let changed = self.next();
             let count = self.count();
             if count != seen {
                 return count;

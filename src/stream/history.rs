@@ -32,7 +32,7 @@ impl From<Event> for Entry {
 }
 
 /// The bounds of a history.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// At most so many bytes, except that the newest event is always held.
     pub bytes: usize,

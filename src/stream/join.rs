@@ -315,7 +315,7 @@ impl State {
     /// The tape of a format; a new one begins at the live edge.
     pub(super) fn tape(&mut self, format: Format) -> &mut Tape {
         let next = self.history.next();
-        self.tapes[format as usize].get_or_insert_with(|| Tape::new(next))
+        self.tapes.get_or_make(format, next)
     }
 
     /// The place on a tape before the event numbered `index`, which is held, or the next. If the tape begins later, the frames

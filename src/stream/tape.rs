@@ -22,6 +22,8 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::futures::Notified;
+
 use super::cursor::Cursor;
 use super::head::Head;
 pub use chunk::Chunk;
@@ -255,6 +257,11 @@ impl Changes {
     /// All that is there has been looked at.
     pub fn mark_seen(&mut self) {
         self.seen = self.head().count();
+    }
+
+    /// Ready when there may be more to read than when this was called. Whether there was some then is another question.
+    pub fn next(&self) -> Notified<'_> {
+        self.head().next()
     }
 
     /// Waits until there may be more to read.

@@ -1,14 +1,17 @@
 //! Who uses a stream: one that comes and goes by demand stays for as long as somebody does.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Counts the users of a stream: subscribers, and requests on their way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Usage {
     users: AtomicUsize,
+    /// When the last one left that was the only one; before that, when it began.
+    unused_since: Mutex<Instant>,
     /// Woken when the first one comes and when the last one leaves.
     changed: Notify,
 }
@@ -17,7 +20,28 @@ pub struct Usage {
 #[derive(Debug)]
 pub struct User(Arc<Usage>);
 
+impl Default for Usage {
+    fn default() -> Self {
+        Self {
+            users: AtomicUsize::new(0),
+            unused_since: Mutex::new(Instant::now()),
+            changed: Notify::new(),
+        }
+    }
+}
+
 impl Usage {
+    /// Since when there is nobody, if there is nobody. A use may be too short for anybody to notice it otherwise.
+    pub fn unused_since(&self) -> Instant {
+        *self.since()
+    }
+
+    fn since(&self) -> MutexGuard<'_, Instant> {
+        self.unused_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// One more.
     pub fn enter(self: &Arc<Self>) -> User {
         if self.users.fetch_add(1, Ordering::AcqRel) == 0 {
@@ -47,6 +71,8 @@ impl Usage {
 
 impl Drop for User {
     fn drop(&mut self) {
+        // Before it is counted: whoever then finds nobody finds the right time, too.
+        *self.0.since() = Instant::now();
         if self.0.users.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.changed.notify_waiters();
         }

@@ -155,6 +155,7 @@ impl Via {
             if !doubted || left.is_zero() {
                 return refusal;
             }
+            drop(refusal);
             let takes_it_back = self.until(|upstreams| {
                 let refuses = |upstream: &Upstream| upstream.refusal.is_some();
                 (!upstreams.iter().map(|(_, upstream)| upstream).all(refuses)).then_some(())

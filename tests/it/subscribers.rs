@@ -1,12 +1,11 @@
 //! Subscribers, as many and as good as they come.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::client::Client;
 use crate::harness::events::{assert_same, bytes, numbered};
 use crate::harness::frame::{CLOSE, PING, PONG, close_payload};
-use crate::harness::wsevent::Hop;
+use crate::harness::wsevent::{Hop, allow_many_files};
 
 #[tokio::test]
 async fn a_late_joiner_starts_at_the_live_edge() {
@@ -19,16 +18,6 @@ async fn a_late_joiner_starts_at_the_live_edge() {
     link.send_all(&sent[10..]).await;
     assert_same(&late.messages(10).await, &sent[10..]);
     assert_same(&early.messages(10).await, &sent[10..]);
-}
-
-/// Some systems allow a process 1,024 files unless it asks for more.
-fn allow_many_files() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let limit = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    setrlimit(Resource::Nofile, limit).expect("up to the maximum is allowed");
 }
 
 #[tokio::test]

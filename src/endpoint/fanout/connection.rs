@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::info;
 
 use super::{Audience, Overload};
+use crate::listen::streams::Counted;
 use crate::stream::Subscription;
 use crate::stream::cursor::Cursor;
 use crate::stream::tape::{Chunk, Pending, TapeReader};
@@ -35,6 +36,8 @@ pub struct Connection {
     /// The client's socket, read by the subscriber's own task, written by [`Connection::write`]; none where that task has it for
     /// itself.
     socket: Option<TcpStream>,
+    /// Counts it as long as there is the socket.
+    _counted: Counted,
     /// Wakes the subscriber's own task.
     pub task: AtomicWaker,
     address: SocketAddr,
@@ -128,7 +131,7 @@ impl Connection {
     /// A connection to `address` that is to get `preface` and then its part of the stream, and was last heard of at `tick`. The
     /// driver writes to `socket`; without one, the subscriber's own task writes elsewhere.
     pub fn new(
-        socket: Option<TcpStream>,
+        (socket, counted): (Option<TcpStream>, Counted),
         address: SocketAddr,
         preface: Bytes,
         subscription: Subscription,
@@ -147,6 +150,7 @@ impl Connection {
         };
         Self {
             socket,
+            _counted: counted,
             address,
             task: AtomicWaker::new(),
             tape,
@@ -177,6 +181,11 @@ impl Connection {
     pub fn socket(&self) -> &TcpStream {
         let socket = self.socket.as_ref();
         socket.expect("whoever asks has not been given it")
+    }
+
+    /// Whether its own task does all of the writing.
+    pub fn writes_itself(&self) -> bool {
+        self.socket.is_none()
     }
 
     /// Whether it wants to be woken by events. Who is writing just now may miss what comes, so he does.
@@ -508,6 +517,11 @@ impl Writer {
     /// Whether all that was to be written by now has been.
     pub fn is_clear(&self) -> bool {
         self.rest.is_empty() && self.control.is_empty() && self.mode != Mode::Parked
+    }
+
+    /// How many bytes it has been sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Whether control frames wait to be written.

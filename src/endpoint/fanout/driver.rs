@@ -112,8 +112,8 @@ impl Shard {
         let starts = !mem::replace(&mut inbox.driven, true);
         drop(inbox);
         if starts {
-            self.tasks
-                .spawn(Driver::new(self.clone(), tape, head).run());
+            let mut driver = Driver::new(self.clone(), tape, head);
+            self.tasks.spawn(async move { driver.run().await });
         } else {
             self.driver.wake();
         }
@@ -181,6 +181,8 @@ enum Next {
 struct Alarm {
     due: Instant,
     sleep: Pin<Box<Sleep>>,
+    /// When somebody has just looked at the clock.
+    looked: Option<Instant>,
     /// Who is woken when it is due, and when the stream ends.
     told: Option<Waker>,
 }
@@ -192,8 +194,8 @@ impl Alarm {
         self.told = None;
     }
 
-    fn is_due(&self) -> bool {
-        Instant::now() >= self.due
+    fn is_due(&mut self) -> bool {
+        self.looked.take().unwrap_or_else(Instant::now) >= self.due
     }
 
     /// Sees to it that the driver is woken when it is due and when `stop` comes. That has to be said once.
@@ -220,6 +222,7 @@ impl Driver {
             alarm: Alarm {
                 due,
                 sleep: Box::pin(sleep_until(due)),
+                looked: None,
                 told: None,
             },
             shard,
@@ -234,7 +237,8 @@ impl Driver {
         }
     }
 
-    async fn run(mut self) {
+    /// Runs while there are subscribers.
+    async fn run(&mut self) {
         let shard = self.shard.clone();
         let mut stop = pin!(shard.ender.token().cancelled());
         while self.empty_inbox() {
@@ -245,12 +249,14 @@ impl Driver {
                     self.alarm.set(Instant::now() + shard.tick_length * ticks);
                 }
                 Next::Event => {
+                    self.head.mark_seen();
                     let start = Instant::now();
                     self.walk().await;
-                    let walk = start.elapsed();
-                    self.catch_up_for(walk);
+                    let now = Instant::now();
+                    self.alarm.looked = Some(now);
+                    self.catch_up_for(now - start);
                     self.end_passed();
-                    self.gather(walk).await;
+                    self.gather(now - start).await;
                 }
                 Next::Command => {}
                 Next::Turn => self.catch_up(),
@@ -267,20 +273,19 @@ impl Driver {
             behind,
             ..
         } = self;
-        let token = shard.ender.token();
-        let mut event = pin!(head.changed());
+        let mut event = pin!(head.next());
         let mut turn = pin!(yield_now());
         poll_fn(|cx| {
             shard.driver.register(cx.waker());
             alarm.register(cx, stop.as_mut());
-            if token.is_cancelled() && !shard.stopping.load(Ordering::Relaxed) {
+            if shard.ender.token().is_cancelled() && !shard.stopping.load(Ordering::Relaxed) {
                 return Poll::Ready(Next::Stop);
             }
             // Before the events: of these there may always be more.
             if alarm.is_due() {
                 return Poll::Ready(Next::Tick);
             }
-            if event.as_mut().poll(cx).is_ready() {
+            if head.has_changed() || event.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Next::Event);
             }
             if !shard.lock().commands.is_empty() {
@@ -321,15 +326,16 @@ impl Driver {
         if self.shard.stopping.load(Ordering::Relaxed) {
             self.end(&connection);
         }
-        let writer = connection.lock();
-        let (mode, is_walking) = (writer.mode, writer.is_walking() && !writer.is_ending());
-        drop(writer);
-        if mode == Mode::Own {
+        // By what cannot change: its own task may have begun to write, and have blocked.
+        if connection.writes_itself() {
             self.insert(connection.clone(), Mode::Own);
             // Events may have come since it subscribed.
             connection.task.wake();
             return;
         }
+        let writer = connection.lock();
+        let is_walking = writer.is_walking() && !writer.is_ending();
+        drop(writer);
         if is_walking {
             // However many join at once, and however much there is for each: they wait for their turns.
             self.insert(connection.clone(), Mode::Parked);
@@ -404,9 +410,17 @@ impl Driver {
                 tokio::task::yield_now().await;
             }
         }
-        for connection in &self.own {
+        for index in 0.. {
+            // Others run meanwhile, and none of them changes this list.
+            let Some(connection) = self.own.get(index) else {
+                return;
+            };
             if connection.wants_events() {
                 connection.task.wake();
+            }
+            self.writes += 1;
+            if self.writes.is_multiple_of(WRITES_PER_TURN) {
+                tokio::task::yield_now().await;
             }
         }
     }

@@ -52,9 +52,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Solo<S> {
         // Neither asleep nor blocked does it keep a part of the tape alive.
         let mut chunk = None;
         loop {
-            if writer.is_ending() {
-                closing.begin();
-            }
             let mut is_full = false;
             let try_write = |bytes: &[u8]| {
                 let bytes = &bytes[..bytes.len().min(*most)];
@@ -67,7 +64,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Solo<S> {
                     }
                 }
             };
-            match connection.write_with(&mut writer, &mut chunk, shard.audience(), try_write) {
+            let sent = writer.sent();
+            let progress =
+                connection.write_with(&mut writer, &mut chunk, shard.audience(), try_write);
+            if writer.sent() > sent {
+                // It takes what it is sent, so it lives, though a ping may be stuck behind what is on its way.
+                connection.set_heard(shard.tick());
+            }
+            // A write may find that history has moved on.
+            if writer.is_ending() {
+                closing.begin();
+            }
+            match progress {
                 // It has taken a part, and may well take more.
                 Progress::Blocked if !is_full => {}
                 Progress::Blocked => {

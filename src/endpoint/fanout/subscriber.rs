@@ -23,6 +23,7 @@ use super::driver::Shard;
 use super::{EXPIRED, EXPIRED_REASON, Permit};
 use crate::endpoint::websocket::input::{End, Input, Unheard};
 use crate::event::Labels;
+use crate::listen::rate::Bucket;
 use crate::stream::usage::User;
 
 /// How long a client may take to get its Close frame and to answer it.
@@ -36,8 +37,8 @@ pub struct Subscriber {
     pub(super) connection: Arc<Connection>,
     pub(super) shard: Arc<Shard>,
     input: Input,
-    /// With which labels the client may publish, if it may.
-    publish: Result<Box<Labels>, Unheard>,
+    /// What the client may publish, if it may.
+    publish: Result<Box<Publishing>, Unheard>,
     /// What the client sends is thrown away: it has sent what it must not, or its Close frame can no longer matter.
     deaf: bool,
     /// The client will send no more.
@@ -47,6 +48,14 @@ pub struct Subscriber {
     expiry: Option<Pin<Box<Sleep>>>,
     /// Keeps the stream there.
     _user: User,
+}
+
+/// A client that may publish.
+struct Publishing {
+    /// What its events have.
+    labels: Labels,
+    /// What it may publish just now, where there is a limit.
+    bucket: Bucket,
 }
 
 /// How far the end of the connection has come.
@@ -139,7 +148,12 @@ impl Subscriber {
             connection,
             shard,
             input,
-            publish,
+            publish: publish.map(|labels| {
+                Box::new(Publishing {
+                    labels: *labels,
+                    bucket: Bucket::default(),
+                })
+            }),
             deaf,
             ended: false,
             closing: Closing::NotYet,
@@ -198,11 +212,19 @@ impl Subscriber {
             return ControlFlow::Continue(());
         }
         let mut replies = Vec::new();
-        let log = &self.shard.audience().log;
-        let result = match &self.publish {
-            Ok(labels) => {
+        let audience = self.shard.audience();
+        let rate = audience.max_publish_rate;
+        let mut too_fast = None;
+        let mut result = match &mut self.publish {
+            Ok(publishing) => {
                 let append = |payload| {
-                    log.append(labels.event(payload));
+                    let taken = rate.map_or(Ok(()), |rate| publishing.bucket.take(1, rate));
+                    match taken {
+                        Ok(()) if too_fast.is_none() => {
+                            audience.log.append(publishing.labels.event(payload));
+                        }
+                        _ => too_fast = rate,
+                    }
                 };
                 self.input.take(bytes, &mut replies, Ok(append))
             }
@@ -210,6 +232,12 @@ impl Subscriber {
                 .input
                 .take(bytes, &mut replies, Err::<fn(_), _>(*unheard)),
         };
+        if let Some(rate) = too_fast {
+            result = Err(End::Violation {
+                code: CloseCode::Policy,
+                reason: rate.exceeded().into(),
+            });
+        }
         let mut writer = self.connection.lock();
         match result {
             Ok(()) if replies.is_empty() => {}

@@ -90,7 +90,7 @@ async fn connect(
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let serving = async {
-        let opened = tls.open(listener.accept().await?.0).await;
+        let opened = tls.open(listener.accept().await?.0, OPENING).await;
         let (mut stream, _) = opened.map_err(io::Error::other)?;
         stream.write_u8(1).await?;
         stream.shutdown().await
@@ -180,7 +180,11 @@ async fn who_begins_a_handshake_and_stops_is_given_up() {
     for begun in [&b"\x16\x03\x01\x02\x00\x01"[..], b""] {
         let (server, mut client) = pair().await;
         client.write_all(begun).await.expect("it is open");
-        let error = tls.open(server).await.err().expect("it takes too long");
+        let error = tls
+            .open(server, OPENING)
+            .await
+            .err()
+            .expect("it takes too long");
         assert!(reason::of(&error).starts_with("the client takes too long"));
         let mut rest = vec![];
         // A reset is an end as well.
@@ -195,7 +199,7 @@ async fn who_agrees_on_http_2_and_does_not_begin_it_is_given_up() {
     let client = files.client(&[b"h2"]);
     let (server, socket) = pair().await;
     let name = "localhost".try_into().expect("it is a name");
-    let (opened, _stream) = tokio::join!(tls.open(server), client.connect(name, socket));
+    let (opened, _stream) = tokio::join!(tls.open(server, OPENING), client.connect(name, socket));
     let error = opened.err().expect("it takes too long");
     assert!(reason::of(&error).starts_with("the client takes too long"));
 }

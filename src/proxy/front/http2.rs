@@ -10,15 +10,14 @@ use bytes::Bytes;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::sleep;
 use tracing::debug;
 
-use super::streams::Streams;
 use super::{HEAD_TIMEOUT, MAX_UNREAD, leaving, tunneled, until};
+use crate::listen::admission::Admitted;
 use crate::listen::rewound::Rewound;
 use crate::listen::stream::Stream;
+use crate::listen::streams::Streams;
 use crate::proxy::Proxy;
-use crate::proxy::admission::Admitted;
 use crate::proxy::forward::{Client, Outcome};
 use crate::proxy::headers::From;
 use crate::proxy::tunnel::Side;
@@ -91,7 +90,7 @@ pub async fn serve(
         result = &mut connection => result,
         () = async { tokio::select! {
             () = leaving(&proxy, until) => {}
-            () = unused(&streams) => {}
+            () = streams.unused(HEAD_TIMEOUT) => {}
         } } => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -100,18 +99,5 @@ pub async fn serve(
     if let Err(error) = result {
         let reason = reason::of(&error.into());
         debug!(client = %from.client, %reason, "connection failed");
-    }
-}
-
-/// Comes when an HTTP/2 connection has been without a request for some time.
-async fn unused(streams: &Streams) {
-    let mut before = None;
-    loop {
-        let now = streams.seen_and_none_open();
-        if now.is_some() && now == before {
-            return;
-        }
-        before = now;
-        sleep(HEAD_TIMEOUT).await;
     }
 }

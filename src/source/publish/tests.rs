@@ -11,7 +11,17 @@ use super::*;
 const MAX: usize = 100;
 
 fn publisher() -> Publisher {
-    Publisher::new(Arc::new(EventLog::new(1 << 20)), MAX)
+    Publisher::new(Arc::new(EventLog::new(1 << 20)), MAX, None)
+}
+
+fn bodies() -> Bodies {
+    Bodies::new(16 << 20, 256 << 20)
+}
+
+/// Publishes from 192.0.2.1.
+fn sender(bodies: &Bodies) -> Sender<'_> {
+    let address = ([192, 0, 2, 1], 4711).into();
+    Sender { address, bodies }
 }
 
 fn head(headers: &[(&str, &str)]) -> Parts {
@@ -29,7 +39,7 @@ async fn take(
 ) -> Result<String, Refused> {
     let body = Full::new(Bytes::from(body.to_owned()));
     let taken = publisher
-        .take(&head(headers), body, Labels::default())
+        .take(&head(headers), body, Labels::default(), &sender(&bodies()))
         .await;
     taken.map(|answer| String::from_utf8(answer).expect("it is JSON"))
 }
@@ -47,7 +57,9 @@ fn pieces(
 }
 
 async fn status(body: impl Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static) -> u16 {
-    let taken = publisher().take(&head(&[]), body, Labels::default()).await;
+    let taken = publisher()
+        .take(&head(&[]), body, Labels::default(), &sender(&bodies()))
+        .await;
     taken.map_or_else(|refused| refused.status.as_u16(), |_| 202)
 }
 
@@ -105,4 +117,33 @@ async fn labels_are_no_way_around_what_a_label_may_be() {
             .await
             .is_ok()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_publishes_too_fast_is_told_when_to_come_back() {
+    let rate = crate::listen::rate::Rate(std::num::NonZeroU32::new(10).expect("above 0"));
+    let rate = Arc::new(OfAddresses::new(rate));
+    let publisher = Publisher::new(Arc::new(EventLog::new(1 << 20)), MAX, Some(rate));
+    let lines = [("content-type", "application/x-ndjson")];
+    let publish = async |count: usize| {
+        let body = "{\"data\":\"\"}\n".repeat(count);
+        let taken = take(&publisher, &lines, &body).await;
+        taken.map_err(|refused| (refused.status.as_u16(), refused.retry_after))
+    };
+    assert!(publish(1).await.is_ok());
+    // It would have to be full for so many.
+    assert_eq!(publish(50).await, Err((429, Some(1))));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(publish(50).await.is_ok());
+    assert_eq!(publish(1).await, Err((429, Some(5))));
+    assert_eq!(publisher.log.figures().events, 51);
+    // Of whom nothing can be taken no body is read.
+    assert_eq!(
+        take(&publisher, &lines, "no JSON")
+            .await
+            .map_err(|refused| refused.status.as_u16()),
+        Err(429)
+    );
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert!(publish(1).await.is_ok());
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::{ExitStatus, Output, Stdio};
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -25,6 +25,17 @@ pub fn command(args: &[&str]) -> Command {
     command.env_remove("RUST_LOG");
     command.args(args).stdin(Stdio::null()).kill_on_drop(true);
     command
+}
+
+/// Some systems allow a process 1,024 files unless it asks for more; what it starts inherits that. How many it may have then.
+pub fn allow_many_files() -> usize {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, limit).expect("up to the maximum is allowed");
+    maximum.map_or(usize::MAX, |files| files as usize)
 }
 
 /// Runs wsevent to its end.

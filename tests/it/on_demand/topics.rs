@@ -99,12 +99,22 @@ async fn the_list_has_pages() {
 #[tokio::test]
 async fn there_are_at_most_so_many() {
     let hop = topics(&["--max-streams", "2", "--linger", "1h"]).await;
-    for (path, status) in [("a", 202), ("b", 202), ("c", 503), ("a", 202)] {
+    let a = Stream::open(hop.address, "/topics/a", &[SSE]).await;
+    let _b = Stream::open(hop.address, "/topics/b", &[SSE]).await;
+    for (path, status) in [("a", 202), ("b", 202), ("c", 503)] {
         assert_eq!(publish(&hop, &format!("/topics/{path}"), "x").await, status);
     }
     let mut client = Client::connect(hop.address).await;
     let (head, reason) = client.get("/topics/d", &[SSE]).await;
     assert_eq!((head.status, head.header("retry-after")), (503, "5"));
     assert!(reason.contains("2 streams"), "{reason}");
-    hop.logged("stream refused").await;
+    hop.logged("request refused").await;
+    // One that merely lingers makes room.
+    drop(a);
+    hop.disconnected().await;
+    assert_eq!(publish(&hop, "/topics/c", "x").await, 202);
+    assert_eq!(
+        paths(&list(&hop, "/topics/").await),
+        ["/topics/b", "/topics/c"]
+    );
 }

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::harness::authority::Authority;
 use crate::harness::client::Client;
 use crate::harness::events::{all_sorts, assert_same, bytes};
-use crate::harness::frame::{CLOSE, FIN, PING, PONG, TEXT, close_payload, masked};
+use crate::harness::frame::{BINARY, CLOSE, FIN, PING, PONG, TEXT, close_payload, masked};
 use crate::harness::kernel::more_than_kernel_buffers;
 use crate::harness::within_guard;
 use crate::harness::wsevent::Hop;
@@ -135,11 +135,40 @@ async fn websockets_publish_and_begin_where_they_want() {
         assert!(!answer.headers().contains_key(name), "{answer:?}");
     }
     assert_eq!(late.message().await, Message::text("two"));
-    // A page of another origin listens only.
-    let foreign = [("origin", "https://elsewhere.example")];
-    let (_, mut page) = http2.open("/events", &foreign).await;
-    page.send(masked(FIN | TEXT, b"three")).await;
-    assert_eq!(page.closed().await, 1008);
+    // A page of another origin is not let in.
+    let foreign = Request::connect("https://localhost/events")
+        .extension(Protocol::from_static("websocket"))
+        .header("origin", "https://elsewhere.example");
+    assert_eq!(http2.ask(foreign).await.status(), 403);
+}
+
+#[tokio::test]
+async fn one_that_blocks_before_it_has_joined_gets_events_as_they_come() {
+    let authority = Authority::new();
+    let flags = authority.flags();
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    // With one worker its own task runs before the driver knows of it; and no ping is to wake it later.
+    let args = ["--accept-publish", "--ping-interval", "1h"];
+    let one = [("TOKIO_WORKER_THREADS", "1")];
+    let hop = Hop::start_with(&[&flags[..], &args].concat(), &one).await;
+    let mut http2 = Http2::secure(&authority, &hop).await;
+    let mut publisher = http2.subscribe().await;
+    // More than a window of HTTP/2 takes.
+    let sent: Vec<_> = (0..5).map(|_| Message::binary(bytes(60_000))).collect();
+    for message in &sent {
+        publisher
+            .send(masked(FIN | BINARY, &message.clone().into_data()))
+            .await;
+        publisher.message().await;
+    }
+    let (_, mut late) = http2.open("/events?history=all", &[]).await;
+    assert_same(&late.messages(sent.len()).await, &sent);
+    for number in 0..5 {
+        let text = format!("live {number}");
+        publisher.send(masked(FIN | TEXT, text.as_bytes())).await;
+        assert_eq!(publisher.message().await, Message::text(text.clone()));
+        assert_eq!(late.message().await, Message::text(text));
+    }
 }
 
 #[tokio::test]

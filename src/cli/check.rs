@@ -1,0 +1,78 @@
+//! `wsevent check FILE`: what is wrong with a configuration file, or what it serves.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::config::{ConfigFile, Unusable};
+use crate::route::Policy;
+
+/// The flags of `check`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Each mistake is one line, FILE:LINE: reason; exit status 1. A file without mistakes is a line for each route; exit status 0. Variables of the environment count as they do for a hop."
+)]
+pub struct CheckArgs {
+    /// The configuration file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// A file that is to be looked at.
+pub struct Check {
+    /// The file.
+    pub file: ConfigFile,
+}
+
+impl Check {
+    /// Prints what there is to say.
+    pub fn run(&self) -> ExitCode {
+        let mut out = io::stdout().lock();
+        // Who does not want to know all is told nothing any more.
+        match self.file.load() {
+            Ok(loaded) => {
+                let mut routes = loaded.hop.routes.iter();
+                let _ = routes.try_for_each(|route| writeln!(out, "{}", line(route)));
+                ExitCode::SUCCESS
+            }
+            Err(Unusable::Usage(error)) => {
+                let _ = error.print();
+                ExitCode::from(2)
+            }
+            Err(faults) => {
+                let _ = write!(out, "{faults}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// A route in a line: its pattern, what feeds it, and what is kept.
+fn line(route: &Policy) -> String {
+    let mut parts = vec![route.pattern.to_string()];
+    let names = route.pattern.key_query();
+    if !names.is_empty() {
+        parts.push(format!("by {}", names.join(",")));
+    }
+    parts.extend(route.upstreams.iter().map(|from| format!("from {from}")));
+    if route.produce.is_some() {
+        parts.push("random events".to_owned());
+    }
+    if route.subscribers.accept_publish {
+        parts.push("publish".to_owned());
+    }
+    parts.push(format!("history {}", history(route)));
+    parts.join(", ")
+}
+
+/// The bounds of a route's history.
+fn history(route: &Policy) -> String {
+    let limits = &route.history;
+    let bytes = Some(format!("{} bytes", limits.bytes));
+    let count = limits.count.map(|count| format!("{count} events"));
+    let age = limits
+        .age
+        .map(|age| humantime::format_duration(age).to_string());
+    let bounds: Vec<_> = [bytes, count, age].into_iter().flatten().collect();
+    bounds.join(" or ")
+}
