@@ -134,34 +134,40 @@ impl Via {
     }
 
     /// Waits until all upstreams refuse. Of one that was there before, the word counts only after `patience`.
-    pub async fn refused(&self, patience: Duration) -> Refusal {
-        loop {
-            let (refusal, doubted) = self
-                .until(|upstreams| {
-                    let refusals = upstreams
-                        .iter()
-                        .map(|(_, upstream)| upstream)
-                        .map(|upstream| upstream.refusal.clone());
-                    let refusals: Option<Vec<_>> = refusals.collect();
-                    let refusal = refusals?.into_iter().max_by_key(|refusal| refusal.since)?;
-                    let doubted = upstreams
-                        .iter()
-                        .map(|(_, upstream)| upstream)
-                        .any(|upstream| upstream.was_connected);
-                    Some((refusal, doubted))
-                })
-                .await;
-            let left = patience.saturating_sub(refusal.since.elapsed());
-            if !doubted || left.is_zero() {
-                return refusal;
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "that would hold its arguments twice"
+    )]
+    pub fn refused(&self, patience: Duration) -> impl Future<Output = Refusal> {
+        async move {
+            loop {
+                let (refusal, doubted) = self
+                    .until(|upstreams| {
+                        let refusals = upstreams
+                            .iter()
+                            .map(|(_, upstream)| upstream)
+                            .map(|upstream| upstream.refusal.clone());
+                        let refusals: Option<Vec<_>> = refusals.collect();
+                        let refusal = refusals?.into_iter().max_by_key(|refusal| refusal.since)?;
+                        let doubted = upstreams
+                            .iter()
+                            .map(|(_, upstream)| upstream)
+                            .any(|upstream| upstream.was_connected);
+                        Some((refusal, doubted))
+                    })
+                    .await;
+                let left = patience.saturating_sub(refusal.since.elapsed());
+                if !doubted || left.is_zero() {
+                    return refusal;
+                }
+                drop(refusal);
+                let takes_it_back = self.until(|upstreams| {
+                    let refuses = |upstream: &Upstream| upstream.refusal.is_some();
+                    (!upstreams.iter().map(|(_, upstream)| upstream).all(refuses)).then_some(())
+                });
+                // Seldom, so it is in a box meanwhile.
+                let _ = Box::pin(timeout(left, takes_it_back)).await;
             }
-            drop(refusal);
-            let takes_it_back = self.until(|upstreams| {
-                let refuses = |upstream: &Upstream| upstream.refusal.is_some();
-                (!upstreams.iter().map(|(_, upstream)| upstream).all(refuses)).then_some(())
-            });
-            // Seldom, so it is in a box meanwhile.
-            let _ = Box::pin(timeout(left, takes_it_back)).await;
         }
     }
 

@@ -181,8 +181,8 @@ enum Next {
 struct Alarm {
     due: Instant,
     sleep: Pin<Box<Sleep>>,
-    /// When somebody has just looked at the clock.
-    looked: Option<Instant>,
+    /// Whether it was due, if somebody has just looked at the clock.
+    looked: Option<bool>,
     /// Who is woken when it is due, and when the stream ends.
     told: Option<Waker>,
 }
@@ -195,7 +195,8 @@ impl Alarm {
     }
 
     fn is_due(&mut self) -> bool {
-        self.looked.take().unwrap_or_else(Instant::now) >= self.due
+        let looked = self.looked.take();
+        looked.unwrap_or_else(|| Instant::now() >= self.due)
     }
 
     /// Sees to it that the driver is woken when it is due and when `stop` comes. That has to be said once.
@@ -253,7 +254,7 @@ impl Driver {
                     let start = Instant::now();
                     self.walk().await;
                     let now = Instant::now();
-                    self.alarm.looked = Some(now);
+                    self.alarm.looked = Some(now >= self.alarm.due);
                     self.catch_up_for(now - start);
                     self.end_passed();
                     self.gather(now - start).await;
@@ -308,6 +309,10 @@ impl Driver {
                 if inbox.commands.is_empty() {
                     // Under the lock: who joins from now on sees that a new driver is needed.
                     inbox.driven = self.all().next().is_some();
+                    if !inbox.driven {
+                        // It would keep the memory of this task.
+                        drop(self.shard.driver.take());
+                    }
                     return inbox.driven;
                 }
                 mem::take(&mut inbox.commands)
