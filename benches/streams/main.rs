@@ -13,6 +13,7 @@
 //! The exit code is 1 if an event was lost, repeated or reordered, or a reader let go; a missed bar is only said.
 
 #[path = "../common/mod.rs"]
+#[allow(dead_code)] // Other benches measure latencies with it.
 mod common;
 
 mod busy;
