@@ -312,7 +312,7 @@ impl Following {
                 ..
             } = &mut self.follower.subscription;
             // Before looking: what comes from here on wakes.
-            head.mark_unchanged();
+            head.mark_seen();
             let is_passed = cursor.position < tape.oldest().position;
             // What a walk has for it is still there.
             if is_passed && walk.is_none() && self.follower.overload == Overload::Disconnect {
@@ -340,7 +340,7 @@ impl Following {
                 }
             }
             // Before looking: what comes from here on wakes.
-            self.follower.subscription.head.mark_unchanged();
+            self.follower.subscription.head.mark_seen();
             match self.next_of_tape() {
                 Next::Piece(piece) => return Ok(piece),
                 Next::Walk(behind, walk) => {

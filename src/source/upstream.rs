@@ -16,9 +16,10 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{CertificateError, ClientConfig, Error as TlsError, InvalidMessage};
-use tokio_tungstenite::MaybeTlsStream;
+use tokio_util::either::Either;
 use tracing::{debug, info, warn};
 use url::Url;
 
@@ -174,11 +175,11 @@ pub fn get(url: &Url) -> Result<Request<Empty<Bytes>>> {
     Ok(request.body(Empty::new())?)
 }
 
+/// A connection to an upstream, without TLS or with it. Without, it is small: there may be as many as streams.
+pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
 /// Connects to the URL's host, with TLS if the scheme says so.
-pub async fn open_stream(
-    url: &Url,
-    tls: Option<&Arc<ClientConfig>>,
-) -> Result<MaybeTlsStream<TcpStream>> {
+pub async fn open_stream(url: &Url, tls: Option<&Arc<ClientConfig>>) -> Result<Stream> {
     // An IPv6 address stands in brackets in a URL only.
     let host = url.host_str().context("the URL has no host")?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -186,14 +187,14 @@ pub async fn open_stream(
     let socket = open_socket(host, port).await?;
     socket.set_nodelay(true)?;
     if !matches!(url.scheme(), "wss" | "https") {
-        return Ok(MaybeTlsStream::Plain(socket));
+        return Ok(Either::Left(socket));
     }
     let tls = tls.context("there are no TLS settings")?.clone();
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Unfit(format!("no certificate can be for '{host}'")))?;
     let connecting = TlsConnector::from(tls).connect(name, socket);
     let connected = connecting.await.map_err(|error| no_tls(url, error))?;
-    Ok(MaybeTlsStream::Rustls(connected))
+    Ok(Either::Right(connected.into()))
 }
 
 /// What answers a TLS handshake with anything else does not speak TLS.
@@ -253,8 +254,7 @@ async fn open_socket(host: &str, port: u16) -> Result<TcpStream> {
 
 /// Tells the log when an upstream is lost and when it is back, not each attempt; and the list of streams whether it is there.
 pub struct Presence {
-    upstream: Upstream,
-    url: String,
+    upstream: Arc<Upstream>,
     is_lost: bool,
     last_reason: String,
     was_connected: bool,
@@ -265,10 +265,9 @@ pub struct Presence {
 
 impl Presence {
     /// There has been no connection yet.
-    pub fn of(upstream: &Upstream, to: &Destination) -> Self {
+    pub fn of(upstream: &Arc<Upstream>, to: &Destination) -> Self {
         Self {
             upstream: upstream.clone(),
-            url: upstream.to_string(),
             is_lost: false,
             last_reason: String::new(),
             was_connected: false,
@@ -283,7 +282,7 @@ impl Presence {
         self.is_lost = false;
         self.was_connected = true;
         self.via.connected(self.number);
-        info!(url = self.url, "upstream connected");
+        info!(url = self.upstream.to_string(), "upstream connected");
     }
 
     /// An attempt to connect has failed, or a connection has ended.
@@ -297,17 +296,18 @@ impl Presence {
         };
         let refusal = refused.map(|status| (status, reason.clone()));
         self.via.lost(self.number, refusal);
+        let url = self.upstream.to_string();
         if std::mem::replace(&mut self.is_lost, true) {
             match is_known {
-                true => debug!(url = self.url, %reason, refused, "upstream still away"),
-                false => info!(url = self.url, %reason, refused, "upstream still away"),
+                true => debug!(url, %reason, refused, "upstream still away"),
+                false => info!(url, %reason, refused, "upstream still away"),
             }
         } else if self.was_connected {
-            warn!(url = self.url, %reason, refused, "upstream lost");
+            warn!(url, %reason, refused, "upstream lost");
         } else if refused.is_some() && self.on_demand {
-            warn!(url = self.url, %reason, refused, "upstream refuses");
+            warn!(url, %reason, refused, "upstream refuses");
         } else {
-            warn!(url = self.url, %reason, refused, "cannot reach upstream, trying again");
+            warn!(url, %reason, refused, "cannot reach upstream, trying again");
         }
     }
 
@@ -315,7 +315,7 @@ impl Presence {
     pub fn ended(&self) {
         const REASON: &str = "upstream has ended: it answered 204";
         self.via.lost(self.number, Some((204, REASON.to_owned())));
-        info!(url = self.url, "{REASON}");
+        info!(url = self.upstream.to_string(), "{REASON}");
     }
 }
 

@@ -80,6 +80,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Solo<S> {
                 // It has taken a part, and may well take more.
                 Progress::Blocked if !is_full => {}
                 Progress::Blocked => {
+                    if writer.mode == Mode::Own {
+                        shard.note_full(connection);
+                    }
                     writer.mode = Mode::Parked;
                     return ControlFlow::Continue(());
                 }
