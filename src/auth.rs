@@ -24,11 +24,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, Result, anyhow};
 use hyper::http::request::Parts;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
-use crate::reason;
 pub use credentials::{Place, subprotocol};
 pub use denied::Denied;
 pub use identity::{Identity, Right};
@@ -81,25 +77,6 @@ impl Auth {
         let known = Known::read(&self.settings)?;
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
         Ok(())
-    }
-
-    /// Reads the files again at each SIGHUP until `stop` is cancelled, and says in the log how it went.
-    pub fn reload_on_hangup(
-        self: Arc<Self>,
-        stop: CancellationToken,
-    ) -> Result<impl Future<Output = ()> + Send> {
-        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-        Ok(async move {
-            while stop.run_until_cancelled(hangup.recv()).await.is_some() {
-                match self.reload() {
-                    Ok(()) => info!("access files loaded again"),
-                    Err(error) => {
-                        let reason = reason::of(&error);
-                        warn!(%reason, "cannot load the access files again, the old rules stay");
-                    }
-                }
-            }
-        })
     }
 
     /// Finds out who is asking. Without a token, that is someone anonymous if such may do anything at all; a token that is not good is an

@@ -155,7 +155,7 @@ impl Config {
             filter: args.log_level,
         };
         let role = match args.command {
-            None => Role::Hop(hop(args.hop, matches, None).map_err(usage)?),
+            None => Role::Hop(hop(args.hop, matches, None, Files::Read).map_err(usage)?),
             Some(Command::Check(check)) => {
                 no_hop_flags(matches).map_err(usage)?;
                 Role::Check(Check {
@@ -166,7 +166,7 @@ impl Config {
                 let own = matches
                     .subcommand_matches("explain")
                     .expect("this is the subcommand");
-                let hop = hop(explain.hop, own, None).map_err(usage)?;
+                let hop = hop(explain.hop, own, None, Files::Read).map_err(usage)?;
                 Self::explain(&explain.target, hop, matches)?
             }
             Some(Command::Tail(tail)) => {
@@ -281,8 +281,22 @@ fn no_hop_flags(matches: &ArgMatches) -> Usage<()> {
     }
 }
 
+/// What to do about the files that say who may what, and those of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    /// Read them.
+    Read,
+    /// A process has read them, and sees to them itself.
+    LeaveAlone,
+}
+
 /// `routes` are those of a file, if there is one; else flags describe the one there is.
-fn hop(args: HopArgs, matches: &ArgMatches, routes: Option<Vec<Policy>>) -> Usage<Hop> {
+fn hop(
+    args: HopArgs,
+    matches: &ArgMatches,
+    routes: Option<Vec<Policy>>,
+    files: Files,
+) -> Usage<Hop> {
     let (address, path) = serve_at(&args, matches)?;
     let drain = args.drain;
     let routes = match routes {
@@ -293,17 +307,22 @@ fn hop(args: HopArgs, matches: &ArgMatches, routes: Option<Vec<Policy>>) -> Usag
         .iter()
         .map(|route| route.subscribers.max_message_size);
     let largest = sizes.max().unwrap_or_default();
-    let hop = Hop {
-        auth: auth::auth(&args.auth, matches)?,
+    let settings = auth::settings(&args.auth, matches)?;
+    let is_guarded = settings.is_some() || args.tls.tls_client_ca.is_some();
+    args.auth.check_exposure(&address, &routes, is_guarded)?;
+    let (auth, tls) = match files {
+        Files::Read => (settings.map(auth::load).transpose()?, args.tls.load()?),
+        Files::LeaveAlone => (None, None),
+    };
+    Ok(Hop {
+        auth,
         limits: args.limits.limits(largest)?,
         routes,
         address,
         drain,
-        tls: args.tls.load()?.map(Arc::new),
+        tls: tls.map(Arc::new),
         file: None,
-    };
-    args.auth.check_exposure(&hop)?;
-    Ok(hop)
+    })
 }
 
 fn publish(args: PublishArgs, matches: &ArgMatches) -> Usage<Publish> {

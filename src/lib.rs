@@ -16,7 +16,7 @@
 //! - [`endpoint`]: serves a stream to its subscribers.
 //! - [`auth`]: who is asking, and what they may.
 //! - [`listen`], [`route`], [`server`]: from a listening socket and a URL path to an endpoint.
-//! - [`http_message`], [`tls`]: what hyper and rustls leave to those who use them.
+//! - [`http_message`], [`tls`]: what hyper and rustls leave to those who use them; [`url_path`]: the one spelling of a path.
 //! - [`proxy`]: the other way to stand between: bytes pass as they are, over a connection for each client. It knows nothing of
 //!   events.
 //! - [`client`]: `wsevent tail`, `wsevent publish`.
@@ -44,6 +44,7 @@ pub mod shutdown;
 pub mod source;
 pub mod stream;
 pub mod tls;
+pub mod url_path;
 pub mod wire;
 
 use std::process::ExitCode;
@@ -54,6 +55,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use cli::config::ConfigFile;
 use cli::{Hop, Role};
 use event::Origin;
 use listen::Listeners;
@@ -99,17 +101,19 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
     let scheme = if hop.tls.is_some() { "wss" } else { "ws" };
     for address in &addresses {
         let path = first.as_deref().unwrap_or_default();
-        info!(%address, url = %format_args!("{scheme}://{serving}{path}"), "listening");
+        info!(%address, url = %format_args!("{scheme}://{serving}{path}"), routes = policies.len(), "listening");
     }
     if let Some(tls) = &hop.tls {
-        tasks.spawn(tls.clone().watch(stop.clone())?);
-    }
-    if let Some(auth) = &hop.auth {
-        tasks.spawn(auth.clone().reload_on_hangup(stop.clone())?);
+        tasks.spawn(tls.clone().watch(stop.clone()));
     }
     let own = (Origin::random(), &*serving);
     let routes = Arc::new(Routes::start(policies, own, (&tasks, &stop)));
-    let reloading = reload::on_hangup(hangups, hop.file, routes.clone(), addresses);
+    let files = reload::Files {
+        auth: hop.auth.clone(),
+        tls: hop.tls.clone(),
+        routes: hop.file.map(ConfigFile::left_alone),
+    };
+    let reloading = reload::on_hangup(hangups, files, routes.clone(), addresses);
     let stopped = stop.clone();
     tasks.spawn(async move { stopped.run_until_cancelled(reloading).await });
     let door = Door {

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -139,7 +140,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     }
     tasks.spawn(reload_on_hangup(proxy.clone(), sources)?);
     if let Some(tls) = &proxy.tls {
-        tasks.spawn(tls.clone().watch(stop.clone())?);
+        tasks.spawn(tls.clone().watch(stop.clone()));
     }
     for address in &addresses {
         let upstreams = proxy.upstreams.names().join(" ");
@@ -188,7 +189,7 @@ impl Sources {
     }
 }
 
-/// On SIGHUP the list of upstreams is read again. What is wrong with it changes nothing.
+/// On SIGHUP the certificate and the list of upstreams are read again. What is wrong with it changes nothing.
 fn reload_on_hangup(
     proxy: Arc<Proxy>,
     sources: Sources,
@@ -197,6 +198,10 @@ fn reload_on_hangup(
     let stop = proxy.stop.clone();
     let reloading = async move {
         while hangup.recv().await.is_some() {
+            if let Some(tls) = proxy.tls.clone() {
+                let reloading = spawn_blocking(move || tls.reload_and_say());
+                reloading.await.expect("reading files does not panic");
+            }
             match sources.read() {
                 Ok(specs) => {
                     let changes = proxy.upstreams.replace(specs);

@@ -1,4 +1,4 @@
-//! SIGHUP: the routes are read again. Who has read other files, such as certificates or tokens, listens for it by himself.
+//! SIGHUP: what has come from files is read again: who may what, then the certificate, then the routes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,8 +8,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::block_in_place;
 use tracing::{info, warn};
 
+use crate::auth::Auth;
 use crate::cli::Hop;
 use crate::cli::config::{ConfigFile, Fault, Unusable};
+use crate::listen::tls::Tls;
 use crate::reason;
 use crate::route::Routes;
 
@@ -18,15 +20,24 @@ pub fn hangups() -> Result<Signal> {
     signal(SignalKind::hangup()).context("cannot listen for SIGHUP")
 }
 
-/// With each SIGHUP the routes become those in `file`, which the process was started with, if there is one. `addresses` are where
-/// it serves.
+/// What has come from files.
+pub struct Files {
+    /// Who may what.
+    pub auth: Option<Arc<Auth>>,
+    /// The certificate.
+    pub tls: Option<Arc<Tls>>,
+    /// The routes.
+    pub routes: Option<ConfigFile>,
+}
+
+/// With each SIGHUP the files are read again, and `routes` become those in theirs. `addresses` are where the process serves.
 pub async fn on_hangup(
     mut hangups: Signal,
-    file: Option<ConfigFile>,
+    files: Files,
     routes: Arc<Routes>,
     addresses: Vec<SocketAddr>,
 ) {
-    if let Some(file) = &file
+    if let Some(file) = &files.routes
         && !file.ignored.is_empty()
     {
         let variables = file.ignored.join(" ");
@@ -36,9 +47,28 @@ pub async fn on_hangup(
         );
     }
     while hangups.recv().await.is_some() {
-        if let Some(file) = &file {
-            // Files may be slow.
-            block_in_place(|| reload(file, &routes, &addresses));
+        // Files may be slow.
+        block_in_place(|| {
+            // In this order: a new route finds its tokens. None stands in the way of another.
+            if let Some(auth) = &files.auth {
+                reload_auth(auth);
+            }
+            if let Some(tls) = &files.tls {
+                tls.reload_and_say();
+            }
+            if let Some(file) = &files.routes {
+                reload(file, &routes, &addresses);
+            }
+        });
+    }
+}
+
+fn reload_auth(auth: &Auth) {
+    match auth.reload() {
+        Ok(()) => info!("access files loaded again"),
+        Err(error) => {
+            let reason = reason::of(&error);
+            warn!(%reason, "cannot load the access files again, the old rules stay");
         }
     }
 }

@@ -9,7 +9,6 @@
 //! ```
 
 pub mod find;
-pub mod path;
 pub mod pattern;
 pub mod served;
 
@@ -414,6 +413,7 @@ impl Route {
             (&self.own.tasks, self.publish_rate.as_ref()),
         ));
         let upstreams = policy.upstreams.iter().map(|template| Upstream {
+            within: policy.pattern.upstreams(&template.url),
             url: policy.pattern.upstream(&template.url, key),
             ..template.clone()
         });
@@ -428,43 +428,56 @@ impl Route {
                 on_demand: policy.pattern.is_on_demand(),
             };
             let stop = stream.ender.token().clone();
-            self.own.tasks.spawn(source.run(to, stop));
+            source.start(to, stop, &self.own.tasks);
         }
         stream
     }
 
     /// The life of a stream on demand.
-    async fn while_used(self: Arc<Self>, stream: Arc<Served>) {
-        let reason = tokio::select! {
-            () = self.unused_for_long(&stream) => "unused".into(),
-            refusal = stream.via.refused(DOUBTED) => {
-                self.refuse(&stream, &refusal);
-                refusal.reason
-            }
-            () = stream.ender.token().cancelled() => {
-                self.lock().remove(&stream);
-                stream.ender.farewell().reason.as_ref().into()
-            }
-        };
-        stream.ender.token().cancel();
-        info!(stream = %stream.name, %reason, "stream closed");
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "that would hold its arguments twice"
+    )]
+    fn while_used(self: Arc<Self>, stream: Arc<Served>) -> impl Future<Output = ()> {
+        async move {
+            let reason = tokio::select! {
+                () = self.unused_for_long(&stream) => "unused".into(),
+                refusal = stream.via.refused(DOUBTED) => {
+                    self.refuse(&stream, &refusal);
+                    refusal.reason
+                }
+                () = stream.ender.token().cancelled() => {
+                    self.lock().remove(&stream);
+                    stream.ender.farewell().reason.as_ref().into()
+                }
+            };
+            stream.ender.token().cancel();
+            info!(stream = %stream.name, %reason, "stream closed");
+        }
     }
 
     /// Waits until nobody has used a stream for as long as it may linger, and takes it out.
-    async fn unused_for_long(&self, stream: &Arc<Served>) {
-        loop {
-            stream.usage.becomes(true).await;
-            let since = stream.usage.unused_since();
-            let used = stream.usage.becomes(false);
-            let lingers = self.policy.linger.saturating_sub(since.elapsed());
-            if timeout(lingers, used).await.is_ok() {
-                continue;
-            }
-            // Under the lock: nobody comes to a stream that is not in the list.
-            let mut streams = self.lock();
-            if stream.usage.is_unused() && stream.usage.unused_since() == since {
-                streams.remove(stream);
-                return;
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "that would hold its arguments twice"
+    )]
+    fn unused_for_long(&self, stream: &Arc<Served>) -> impl Future<Output = ()> {
+        async move {
+            loop {
+                stream.usage.becomes(true).await;
+                let since = stream.usage.unused_since();
+                let used = stream.usage.becomes(false);
+                let lingers = self.policy.linger.saturating_sub(since.elapsed());
+                // In a box that is there meanwhile: there may be many streams, and most of them are used.
+                if Box::pin(timeout(lingers, used)).await.is_ok() {
+                    continue;
+                }
+                // Under the lock: nobody comes to a stream that is not in the list.
+                let mut streams = self.lock();
+                if stream.usage.is_unused() && stream.usage.unused_since() == since {
+                    streams.remove(stream);
+                    return;
+                }
             }
         }
     }

@@ -136,6 +136,8 @@ async fn http(
         routes: serving.door.routes.clone(),
         auth: serving.door.auth.clone(),
         address,
+        is_tls: matches!(stream, Stream::Tls(_)),
+        is_local: is_local(&stream),
         stop: serving.stop.clone(),
         activity: Arc::new(Activity::new(accepted)),
         keeper: serving.keeper.clone(),
@@ -145,6 +147,12 @@ async fn http(
     if let Err(error) = served(stream, early, admitted, context, tasks).await {
         debug!(%address, error = %reason::of(&error), "connection failed");
     }
+}
+
+/// Whether a connection leads to an address that only this machine has.
+fn is_local(stream: &Stream) -> bool {
+    let address = stream.socket().and_then(|socket| socket.local_addr().ok());
+    address.is_some_and(|address| address.ip().to_canonical().is_loopback())
 }
 
 async fn served(

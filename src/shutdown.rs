@@ -1,8 +1,10 @@
 //! Stopping: from a signal to the end of the last task.
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -59,6 +61,29 @@ pub async fn until_signalled<T>(
         "second signal: not waiting any longer"
     );
     Ok(ExitCode::from(128 + second.as_raw_value() as u8))
+}
+
+/// What comes of `work`; nothing if `stop` is cancelled before.
+///
+/// As [`CancellationToken::run_until_cancelled`], but as small as it can be, and in the way of `work` that is woken often: it
+/// waits for `stop` in one place, and does not leave that and come back with each step.
+pub async fn until_stopped<T>(
+    stop: &CancellationToken,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    let mut stopped = pin!(stop.cancelled());
+    let mut told: Option<Waker> = None;
+    poll_fn(|cx| {
+        let is_told = told.as_ref().is_some_and(|told| told.will_wake(cx.waker()));
+        if !is_told || stop.is_cancelled() {
+            if stopped.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            told = Some(cx.waker().clone());
+        }
+        work.as_mut().poll(cx).map(Some)
+    })
+    .await
 }
 
 fn name(signal: SignalKind) -> &'static str {

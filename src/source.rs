@@ -8,12 +8,15 @@ pub mod secret;
 pub mod upstream;
 pub mod websocket;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::shutdown::until_stopped;
 use crate::stream::EventLog;
 use crate::stream::via::Via;
 use produce::Produce;
@@ -36,17 +39,17 @@ pub enum Source {
     /// Random events, made here.
     Produce(Produce),
     /// Another server's event stream, over a WebSocket.
-    WebSocket(Upstream),
+    WebSocket(Arc<Upstream>),
     /// Another server's event stream, over plain HTTP: server-sent events or NDJSON.
-    Http(Upstream),
+    Http(Arc<Upstream>),
 }
 
 impl From<Upstream> for Source {
     /// The scheme of the URL says which kind it is.
     fn from(upstream: Upstream) -> Self {
         match upstream.url.scheme() {
-            "http" | "https" => Self::Http(upstream),
-            _ => Self::WebSocket(upstream),
+            "http" | "https" => Self::Http(upstream.into()),
+            _ => Self::WebSocket(upstream.into()),
         }
     }
 }
@@ -66,14 +69,18 @@ impl Source {
         }
     }
 
-    /// Brings events to where they belong until `stop` is cancelled.
-    pub async fn run(self, to: Destination, stop: CancellationToken) {
+    /// Brings events to where they belong until `stop` is cancelled, as one of `tasks`.
+    ///
+    /// A task is as large as the largest that it may be, and of these there may be as many as streams: so each kind is one.
+    pub fn start(self, to: Destination, stop: CancellationToken, tasks: &TaskTracker) {
         match self {
-            Self::Produce(produce) => {
-                stop.run_until_cancelled(produce.run(&to.log)).await;
+            Self::Produce(produce) => drop(tasks.spawn(async move {
+                until_stopped(&stop, pin!(produce.run(&to.log))).await;
+            })),
+            Self::WebSocket(upstream) => {
+                drop(tasks.spawn(websocket::consume(upstream, to, stop)));
             }
-            Self::WebSocket(upstream) => websocket::consume(upstream, to, &stop).await,
-            Self::Http(upstream) => http::consume(upstream, to, &stop).await,
+            Self::Http(upstream) => drop(tasks.spawn(http::consume(upstream, to, stop))),
         }
     }
 }

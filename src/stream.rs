@@ -5,34 +5,37 @@
 //!   the same with an event that has its id already, unless it is here: then nothing happens.
 //! - A reader is a [`Cursor`] on the [tape] of its format. It holds a position, no queue.
 //! - What the history lets go of, the tapes let go of too; a cursor that stood there finds out when it next looks.
-//! - Waking is a versioned [`watch`]: register, then check, then sleep. There is no moment in which an append between
-//!   the check and the sleep could be missed.
+//! - Waking counts changes: register, then check, then sleep. There is no moment in which an append between the check and the
+//!   sleep could be missed.
 
 pub mod cursor;
+pub mod head;
 pub mod history;
 pub mod join;
 pub mod places;
 mod rate;
 pub mod retained;
 pub mod tape;
+mod tapes;
 pub mod usage;
 pub mod via;
 pub mod walk;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use bytes::Bytes;
-use tokio::sync::watch;
 
 use crate::event::{self, Event, EventId, Gap, NewEvent, Origin, Payload};
 use crate::wire::Format;
+use bytes::Bytes;
 use cursor::Cursor;
+use head::Head;
 use history::{Entry, History, Limits};
 use rate::Rate;
 use retained::key::KeySource;
 use retained::{Retain, Retained};
-use tape::{Tape, TapeReader};
+use tape::{Changes, TapeReader};
+use tapes::Tapes;
 use walk::Walk;
 
 /// The number of the first event appended. Older ones may still come before it.
@@ -46,22 +49,20 @@ pub struct EventLog {
     /// Where keys come from, if the state is kept.
     keys: Option<KeySource>,
     state: Mutex<State>,
-    /// The number of the next event; changes with each append.
-    head: watch::Sender<u64>,
+    /// Changes with each append, and with what is known of the past. Those who read have that of their tape.
+    head: Head,
     /// How many sources have not got so far yet that they could tell what the stream's past is.
-    unsettled: watch::Sender<usize>,
+    unsettled: AtomicUsize,
 }
 
 struct State {
     history: History,
     /// The last event of each key, where that is wanted.
-    kept: Option<Retained>,
+    kept: Option<Box<Retained>>,
     /// For each format, while someone reads it.
-    tapes: [Option<Tape>; Format::ALL.len()],
+    tapes: Tapes,
     /// The number that the next event from here gets in its id.
     next_own: u64,
-    /// Where frames are encoded.
-    scratch: Vec<u8>,
     rate: Rate,
 }
 
@@ -76,7 +77,7 @@ pub struct Subscription {
     /// The tape to read.
     pub tape: TapeReader,
     /// Changes whenever there may be more to read.
-    pub head: watch::Receiver<u64>,
+    pub head: Changes,
 }
 
 /// What has gone through a log.
@@ -101,7 +102,9 @@ impl EventLog {
 
     /// The same, for the stream whose events bear this name. No two logs may ever have the same one.
     pub fn named(origin: Origin, limits: impl Into<Limits>, retain: Option<Retain>) -> Self {
-        let kept = retain.as_ref().map(|retain| Retained::new(retain.bytes));
+        let kept = retain
+            .as_ref()
+            .map(|retain| Box::new(Retained::new(retain.bytes)));
         Self {
             origin,
             began: event::now(),
@@ -109,13 +112,12 @@ impl EventLog {
             state: Mutex::new(State {
                 history: History::new(limits.into(), FIRST),
                 kept,
-                tapes: Default::default(),
+                tapes: Tapes::default(),
                 next_own: 1,
-                scratch: Vec::new(),
                 rate: Rate::default(),
             }),
-            head: watch::Sender::new(FIRST),
-            unsettled: watch::Sender::new(0),
+            head: Head::default(),
+            unsettled: AtomicUsize::new(0),
         }
     }
 
@@ -265,7 +267,7 @@ impl EventLog {
             return;
         }
         // Links that were there before would miss these events: they have to come again and say what they have.
-        if let Some(tape) = &mut state.tapes[Format::Hop as usize] {
+        if let Some(tape) = state.tapes.get_mut(Format::Hop) {
             tape.cut_off();
         }
         self.publish(state);
@@ -274,22 +276,24 @@ impl EventLog {
     /// Tells the readers of one format something that is no event.
     pub fn announce(&self, format: Format, frame: &[u8]) {
         let mut state = self.lock();
-        if let Some(tape) = &mut state.tapes[format as usize] {
+        if let Some(tape) = state.tapes.get_mut(format) {
             tape.append_notice(frame);
         }
-        drop(state);
-        // The head stays, and still there is something to read.
-        self.head.send_modify(|_| {});
+        self.tell(state);
     }
 
     /// Lets readers know of what has been appended.
     fn publish(&self, mut state: MutexGuard<'_, State>) {
         state.history.forget_old(event::now);
         state.evict();
-        let next = state.history.next();
+        self.tell(state);
+        self.head.advance();
+    }
+
+    fn tell(&self, state: MutexGuard<'_, State>) {
+        let readers = state.tapes.readers();
         drop(state);
-        // Two appends may come here out of order; the head never goes back.
-        self.head.send_modify(|head| *head = (*head).max(next));
+        readers.iter().for_each(TapeReader::tell);
     }
 
     /// Whether this event comes behind others of its origin, which is another one, that have been here.
@@ -337,13 +341,20 @@ impl EventLog {
 
     /// A source will tell the past of the stream, once it is connected.
     pub fn expect_past(&self) {
-        self.unsettled.send_modify(|count| *count += 1);
+        self.unsettled.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn is_settled(&self) -> bool {
+        self.unsettled.load(Ordering::Acquire) == 0
     }
 
     /// A source has told the past of the stream, or there is none to be had.
     pub fn past_is_settled(&self) {
-        self.unsettled
-            .send_modify(|count| *count = count.saturating_sub(1));
+        let one_less = |count: usize| count.checked_sub(1);
+        let _ = self
+            .unsettled
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less);
+        self.head.advance();
     }
 }
 
@@ -417,19 +428,17 @@ impl State {
 
     /// Whether there are subscribers.
     fn is_read(&self) -> bool {
-        self.tapes.iter().flatten().any(|tape| !tape.is_unread())
+        self.tapes.are_read()
     }
 
     /// Encodes the event for the formats that are read, and drops the tapes that no longer are.
     ///
     /// A reader is only ever handed out under the lock that is held here, so a tape found unread stays unread.
     fn write_tapes(&mut self, entry: &Entry) {
-        for format in Format::ALL {
-            let slot = &mut self.tapes[format as usize];
-            slot.take_if(|tape| tape.is_unread());
-            if let Some(tape) = slot {
-                tape.append(format.encode(&entry.event, entry.gap.as_deref(), &mut self.scratch));
-            }
+        self.tapes.drop_unread();
+        for (format, tape) in self.tapes.iter_mut() {
+            let mut scratch = Vec::new();
+            tape.append(format.encode(&entry.event, entry.gap.as_deref(), &mut scratch));
         }
     }
 
@@ -438,7 +447,7 @@ impl State {
         if let Some(kept) = &mut self.kept {
             kept.let_go(oldest);
         }
-        for tape in self.tapes.iter_mut().flatten() {
+        for (_, tape) in self.tapes.iter_mut() {
             tape.evict_before(oldest);
         }
     }

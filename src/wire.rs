@@ -19,7 +19,12 @@ pub const RESUMED: HeaderName = HeaderName::from_static("wsevent-resumed");
 pub const SNAPSHOT: HeaderName = HeaderName::from_static("wsevent-snapshot");
 
 /// The types of what is no event but a notice. Nobody can publish events of these types.
-pub const RESERVED_TYPES: [&str; 3] = [sse::GAP_TYPE, sse::SNAPSHOT_TYPE, sse::MERGED_TYPE];
+pub const RESERVED_TYPES: [&str; 4] = [
+    sse::GAP_TYPE,
+    sse::SNAPSHOT_TYPE,
+    sse::MERGED_TYPE,
+    sse::DELETED_TYPE,
+];
 
 /// The formats that subscribers read. Each is the same bytes for every subscriber, so an event is encoded once for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

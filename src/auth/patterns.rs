@@ -2,11 +2,13 @@
 
 use std::str::FromStr;
 
+use crate::url_path;
+
 /// What is said of a text that is no pattern. It does not show the text, which may be in a token.
 pub const EXPECTED: &str =
     "a path such as /live/a is expected, one that ends in /* for all below it, or * for all";
 
-/// The paths that a right is for. Paths are compared as the bytes that they are.
+/// The paths that a right is for, in the one spelling that each has ([`url_path::normal`]): so they are compared byte by byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pattern {
     /// `*`: every path.
@@ -40,7 +42,8 @@ impl Pattern {
 impl FromStr for Pattern {
     type Err = &'static str;
 
-    /// As everywhere, the leading slash may be left out. What could match no path is an error: it hides a mistake.
+    /// As everywhere, the leading slash may be left out, and a path may be spelled as in a URL. What could match no path is an
+    /// error: it hides a mistake.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "*" {
             return Ok(Self::All);
@@ -50,20 +53,15 @@ impl FromStr for Pattern {
             Some(folder) => (folder, true),
             None => (&*path, false),
         };
-        let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"*?#\"\\".contains(&byte);
-        // A normalised path has neither.
-        let is_odd = |segment: &str| matches!(segment, "." | "..");
-        if text.is_empty()
-            || is_below && !folder.ends_with('/')
-            || !folder.bytes().all(is_plain)
-            || folder.contains("//")
-            || folder.split('/').any(is_odd)
-        {
+        // They would be escaped, and are more likely a mistake.
+        let is_odd = |letter: char| letter.is_whitespace() || "*?#\"".contains(letter);
+        if text.is_empty() || is_below && !folder.ends_with('/') || folder.contains(is_odd) {
             return Err(EXPECTED);
         }
+        let normal = url_path::normal(folder).map_err(|_| EXPECTED)?;
         Ok(match is_below {
-            true => Self::Below(folder.into()),
-            false => Self::Exact(folder.into()),
+            true => Self::Below(normal.into()),
+            false => Self::Exact(normal.into()),
         })
     }
 }
@@ -102,6 +100,11 @@ mod tests {
             ("/a/", "/a/", true),
             ("/a/", "/a", false),
             ("/a%20b", "/a%20b", true),
+            ("/a%2db", "/a-b", true),
+            ("/%c3%a4", "/%C3%A4", true),
+            ("/ä", "/%C3%A4", true),
+            ("/%7ea/*", "/~a/b", true),
+            ("/a%2Bb", "/a+b", false),
         ] {
             assert_eq!(pattern(text).matches(path), expected, "{text} {path}");
         }
@@ -129,8 +132,27 @@ mod tests {
     #[test]
     fn what_could_never_match_is_no_pattern() {
         for text in [
-            "", "**", "/a*", "/a/*/b", "/*/b", "a b", "/a//b", "//", "/a/../b", "/./a", "/..",
-            "/../*", "/a?b", "/a#b", "/ä", "/a\n", "*/", "/a/**",
+            "",
+            "**",
+            "/a*",
+            "/a/*/b",
+            "/*/b",
+            "a b",
+            "/a//b",
+            "//",
+            "/a/../b",
+            "/./a",
+            "/..",
+            "/../*",
+            "/a?b",
+            "/a#b",
+            "/a\n",
+            "*/",
+            "/a/**",
+            "/a%2fb",
+            "/%2e%2e/*",
+            "/a%",
+            "/a\\b",
         ] {
             assert_eq!(text.parse::<Pattern>(), Err(EXPECTED), "{text:?}");
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::ArgMatches;
 use clap::builder::BoolishValueParser;
 
-use super::{Hop, Usage, given, lines};
+use super::{Usage, given, lines};
 use crate::auth::{Auth, Settings};
 use crate::reason;
 use crate::route::Policy;
@@ -58,21 +58,19 @@ pub struct AuthArgs {
 }
 
 impl AuthArgs {
-    /// Publishing without a token is for this machine, unless somebody says that he means it.
-    pub fn check_exposure(&self, hop: &Hop) -> Usage<()> {
-        let publishes = |route: &Policy| route.subscribers.accept_publish;
-        match hop.routes.iter().find(|route| publishes(route)) {
-            Some(route)
-                if hop.auth.is_none()
-                    && !self.insecure_publish
-                    && !is_of_this_machine(&hop.address) =>
-            {
-                Err(format!(
-                    "everyone who reaches {} could publish at {}: say who may with --auth-token-file or --jwt-keys, or that all may with --insecure-publish",
-                    hop.address, route.pattern
-                ))
-            }
-            _ => Ok(()),
+    /// Publishing is for this machine where nobody has to say who they are, with a token or a certificate (`is_guarded`), unless
+    /// somebody says that he means it.
+    pub fn check_exposure(&self, address: &str, routes: &[Policy], is_guarded: bool) -> Usage<()> {
+        if is_guarded || self.insecure_publish || is_of_this_machine(address) {
+            return Ok(());
+        }
+        let publishes = |route: &&Policy| route.subscribers.accept_publish;
+        match routes.iter().find(publishes) {
+            Some(route) => Err(format!(
+                "everyone who reaches {address} could publish at {}: say who may with --auth-token-file, --jwt-keys or --tls-client-ca, or that all may with --insecure-publish",
+                route.pattern
+            )),
+            None => Ok(()),
         }
     }
 }
@@ -84,8 +82,8 @@ fn is_of_this_machine(address: &str) -> bool {
     ip.map_or(host == "localhost", |ip| ip.to_canonical().is_loopback())
 }
 
-/// Reads the files that the flags name; none if they name none. A broken one is a usage error.
-pub fn auth(args: &AuthArgs, matches: &ArgMatches) -> Usage<Option<Arc<Auth>>> {
+/// What the flags say; none if they name no file.
+pub fn settings(args: &AuthArgs, matches: &ArgMatches) -> Usage<Option<Settings>> {
     let keys = lines(matches, "jwt_keys", &args.jwt_keys);
     if keys.is_empty() {
         for flag in ["jwt_audience", "jwt_issuer"] {
@@ -100,12 +98,16 @@ pub fn auth(args: &AuthArgs, matches: &ArgMatches) -> Usage<Option<Arc<Auth>>> {
     if args.auth_token_file.is_none() && keys.is_empty() {
         return Ok(None);
     }
-    let settings = Settings {
+    Ok(Some(Settings {
         token_file: args.auth_token_file.clone(),
         jwt_keys: keys.into_iter().map(PathBuf::from).collect(),
         jwt_audience: args.jwt_audience.clone(),
         jwt_issuer: args.jwt_issuer.clone(),
-    };
+    }))
+}
+
+/// Reads the files that are named. A broken one is a usage error.
+pub fn load(settings: Settings) -> Usage<Arc<Auth>> {
     let auth = Auth::load(settings).map_err(|error| reason::of(&error))?;
-    Ok(Some(Arc::new(auth)))
+    Ok(Arc::new(auth))
 }

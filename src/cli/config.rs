@@ -19,7 +19,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, CommandFactory, FromA
 
 use super::args::{Args, HopArgs};
 use super::route::RouteArgs;
-use super::{Hop, Usage, formatted, given, route, usage, without_empty_variables};
+use super::{Files, Hop, Usage, formatted, given, route, usage, without_empty_variables};
 use crate::reason;
 use crate::route::Policy;
 use crate::route::pattern::Pattern;
@@ -117,6 +117,8 @@ pub struct ConfigFile {
     pub ignored: Vec<String>,
     /// What the file said about the process when it was read: the names of flags, and the words that they are.
     process: Vec<(String, String)>,
+    /// What to do about the files that it names.
+    files: Files,
 }
 
 /// What a file says.
@@ -174,6 +176,7 @@ impl ConfigFile {
             said,
             ignored,
             process: vec![],
+            files: Files::Read,
         }))
     }
 
@@ -183,6 +186,15 @@ impl ConfigFile {
         flag.push(path);
         let named = Self::named(vec!["wsevent".into(), flag])?;
         Ok(named.expect("it is named"))
+    }
+
+    /// The same, for a process that has read the files it names, and sees to them by itself: what it says is read, and not what
+    /// they say.
+    pub fn left_alone(self) -> Self {
+        Self {
+            files: Files::LeaveAlone,
+            ..self
+        }
     }
 
     /// Reads it.
@@ -274,7 +286,12 @@ impl ConfigFile {
         let mut command = command();
         let matches = command.try_get_matches_from_mut(args)?;
         let own = matches.subcommand_matches("explain").unwrap_or(&matches);
-        let hop = super::hop(HopArgs::from_arg_matches(own)?, own, Some(routes));
+        let hop = super::hop(
+            HopArgs::from_arg_matches(own)?,
+            own,
+            Some(routes),
+            self.files,
+        );
         let hop = hop.map_err(|text| formatted(usage(text), &mut command, &matches))?;
         let file = Self {
             process,

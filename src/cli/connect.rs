@@ -218,6 +218,7 @@ impl Connect {
     pub fn upstream(&self, url: &EventUrl) -> Upstream {
         Upstream {
             url: url.url.clone(),
+            within: None,
             variables: url.variables.clone(),
             headers: self.headers.clone(),
             talk: self.talk.clone(),

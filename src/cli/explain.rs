@@ -9,6 +9,7 @@ use url::Url;
 
 use super::args::HopArgs;
 use super::config::flags::{Flag, Flags};
+use super::limits::implicit;
 use super::{Hop, Usage, config, values};
 use crate::route::Policy;
 use crate::route::find::{NoStream, Place, find};
@@ -180,7 +181,7 @@ fn value(flag: &Flag, matches: &ArgMatches) -> String {
     }
     let values: Vec<_> = matches.get_raw(&flag.id).into_iter().flatten().collect();
     match (values.len(), flag.is_secret) {
-        (0, _) => "not set".to_owned(),
+        (0, _) => implicit(&flag.id).unwrap_or("not set").to_owned(),
         (1, true) => "set, not shown".to_owned(),
         (count, true) => format!("{count} of them, not shown"),
         (_, false) => {

@@ -105,6 +105,18 @@ pub fn max_publish_rate(
     Ok(args.max_publish_rate.map(Rate))
 }
 
+/// What holds where one of these flags says nothing.
+pub fn implicit(flag: &str) -> Option<&'static str> {
+    Some(match flag {
+        "max_connections" => "as many as the limit of open files allows",
+        "max_connections_per_address" => "1000, any number from this machine",
+        "max_handshakes_per_second" => "200, any number from this machine",
+        "max_body_size" => "16MiB, or max-message-size if that is more",
+        "max_body_memory" => "256MiB, or max-body-size if that is more",
+        _ => return None,
+    })
+}
+
 /// What is said holds for all, what is not spares this machine.
 fn of_each<T>(given: Option<T>, default: T) -> OfEach<T> {
     OfEach {

@@ -232,7 +232,7 @@ impl WebSocket {
 impl Connections {
     fn new(tail: &Tail) -> Self {
         let http = |accept| {
-            let mut client = Client::new(tail.upstream.clone(), accept);
+            let mut client = Client::new(tail.upstream.clone().into(), accept);
             // Other people's servers know the header only.
             client.resume_after(tail.last_event_id.as_deref());
             Way::Http(Box::new(client))

@@ -1,12 +1,16 @@
 //! Streams as bodies of HTTP answers that share their connection with others: HTTP/2, and requests that are not the first
 //! on their connection. hyper does the framing, and each such body is a task's work, so the [fan-out](super::fanout)
 //! is for everybody else.
+//!
+//! hyper does not ask a body for more while the client has no room for it: over HTTP/2 for as long as a client likes (RFC 9113,
+//! section 5.2). So whatever may end a body is not the body's to notice, but that of its task, which has all that the reader
+//! uses, and fills a slot of one piece. The body is the other end of the slot, and no more.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -17,10 +21,12 @@ use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body as _, Frame, SizeHint};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::sync::mpsc::{self, Sender};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use super::fanout::{EXPIRED_REASON, Ender, Overload};
+use super::fanout::{BODY_COMPLAINT, BODY_PATIENCE, EXPIRED_REASON, Ender, Overload, PASSED_BY};
 use crate::stream::cursor::Cursor;
 use crate::stream::tape::Pending;
 use crate::stream::usage::User;
@@ -190,12 +196,11 @@ impl<T> hyper::body::Body for Held<T> {
     }
 }
 
-/// What is needed while a body is read.
+/// What is needed while a body is read. Its task has it, so that it goes whether the reader takes anything or not.
 struct Following {
     follower: Follower,
     heartbeat: Interval,
     joined: Instant,
-    expires: Option<Instant>,
     first: u64,
     sent: u64,
     /// Bytes it has been given from the tape since it had everything.
@@ -207,106 +212,154 @@ struct Following {
     reason: Cow<'static, str>,
 }
 
-/// The stream as a body, without end until its reader or the process goes.
-pub fn follow(follower: Follower) -> Body {
+/// The stream as a body, without end until its reader, what has let it in, the stream or the process goes. One of `tasks` feeds it.
+pub fn follow(follower: Follower, tasks: &TaskTracker) -> Body {
     info!(address = %follower.address, path = %follower.path, transport = follower.format.name(), "subscriber connected");
     follower.count.fetch_add(1, Ordering::Relaxed);
     let mut heartbeat = interval(follower.heartbeat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heartbeat.reset();
+    let activity = follower.activity.clone();
     let following = Following {
         heartbeat,
         joined: Instant::now(),
-        expires: follower
-            .remaining
-            .and_then(|remaining| Instant::now().checked_add(remaining)),
         first: follower.subscription.cursor.index,
         sent: 0,
         given: 0,
         merged: 0,
         walked: 0,
-        reason: "closed by the subscriber".into(),
+        reason: GONE.into(),
         follower,
     };
-    let pieces = stream::unfold(following, |mut following| async move {
-        let piece = following.next().await?;
-        following.sent += piece.len() as u64;
-        Some((Ok(Frame::data(piece)), following))
+    let (slot, taken) = mpsc::channel(1);
+    tasks.spawn(following.run(slot));
+    let pieces = stream::unfold((taken, activity), |(mut taken, activity)| async move {
+        loop {
+            activity.note();
+            let piece: Bytes = taken.recv().await?;
+            if !piece.is_empty() {
+                return Some((Ok(Frame::data(piece)), (taken, activity)));
+            }
+        }
     });
     BodyExt::boxed_unsync(StreamBody::new(pieces))
 }
 
+/// Why a reader is not there any more, unless something else is known.
+const GONE: &str = "closed by the subscriber";
+
+/// Waits until what a body is read by has to end, and says why.
+async fn ended(ender: Ender, remaining: Option<Duration>) -> Cow<'static, str> {
+    let expires = remaining.and_then(|remaining| Instant::now().checked_add(remaining));
+    let expiry = async {
+        match expires {
+            Some(expires) => sleep_until(expires).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = ender.token().cancelled() => ender.farewell().reason,
+        () = expiry => EXPIRED_REASON.into(),
+    }
+}
+
 impl Following {
-    /// The next piece of the body; none when it is over.
-    async fn next(&mut self) -> Option<Bytes> {
+    /// Fills `slot` until there is an end to it.
+    async fn run(mut self, slot: Sender<Bytes>) {
+        let ended = ended(self.follower.ender.clone(), self.follower.remaining);
+        self.reason = tokio::select! {
+            // Before the events: of these there may always be more.
+            biased;
+            reason = ended => reason,
+            () = slot.closed() => GONE.into(),
+            reason = self.feed(&slot) => reason,
+        };
+        // Whoever sees the end of the body is not counted any more.
+        drop(self);
+        drop(slot);
+    }
+
+    /// Puts one piece after another into `slot`; why there are no more.
+    async fn feed(&mut self, slot: &Sender<Bytes>) -> Cow<'static, str> {
         loop {
-            self.follower.activity.note();
-            if !self.follower.preface.is_empty() {
-                return Some(std::mem::take(&mut self.follower.preface));
+            match self.room(slot).await {
+                Ok(room) => match self.next().await {
+                    Ok(piece) => {
+                        self.sent += piece.len() as u64;
+                        room.send(piece);
+                    }
+                    Err(reason) => return reason.into(),
+                },
+                Err(reason) => return reason.into(),
             }
-            // Before looking: there may always be more.
-            let ender = &self.follower.ender;
-            if ender.token().is_cancelled() {
-                self.reason = ender.farewell().reason;
-                return None;
+        }
+    }
+
+    /// Waits until `slot` is empty, but not for ever, nor once that is of no use any more.
+    async fn room<'a>(
+        &mut self,
+        slot: &'a Sender<Bytes>,
+    ) -> Result<mpsc::Permit<'a, Bytes>, &'static str> {
+        let mut patience = pin!(sleep(self.follower.heartbeat * BODY_PATIENCE));
+        let mut room = pin!(slot.reserve());
+        loop {
+            let Subscription {
+                head,
+                cursor,
+                tape,
+                walk,
+                ..
+            } = &mut self.follower.subscription;
+            // Before looking: what comes from here on wakes.
+            head.mark_seen();
+            let is_passed = cursor.position < tape.oldest().position;
+            // What a walk has for it is still there.
+            if is_passed && walk.is_none() && self.follower.overload == Overload::Disconnect {
+                return Err(PASSED_BY);
             }
-            if self
-                .expires
-                .is_some_and(|expires| expires <= Instant::now())
-            {
-                self.reason = EXPIRED_REASON.into();
-                return None;
+            tokio::select! {
+                biased;
+                room = &mut room => return room.map_err(|_| GONE),
+                () = &mut patience => return Err(BODY_COMPLAINT),
+                _ = head.changed() => {}
             }
+        }
+    }
+
+    /// The next piece of the body, or why there is none. One that is empty says nothing, but has to be taken like any other.
+    async fn next(&mut self) -> Result<Bytes, &'static str> {
+        if !self.follower.preface.is_empty() {
+            return Ok(std::mem::take(&mut self.follower.preface));
+        }
+        loop {
             if self.follower.subscription.walk.is_some() {
                 match self.next_of_walk() {
-                    Some(piece) => return Some(piece),
+                    Some(piece) => return Ok(piece),
                     None => continue,
                 }
             }
             // Before looking: what comes from here on wakes.
-            self.follower.subscription.head.mark_unchanged();
+            self.follower.subscription.head.mark_seen();
             match self.next_of_tape() {
-                Next::Piece(piece) => return Some(piece),
+                Next::Piece(piece) => return Ok(piece),
                 Next::Walk(behind, walk) => {
                     self.walked -= walk.span() as i64;
                     self.given = 0;
                     self.follower.subscription.cursor = behind;
                     self.follower.subscription.walk = Some(Box::new(walk));
                 }
-                Next::Over => return None,
+                Next::Over => return Err(PASSED_BY),
                 Next::CaughtUp => {
                     self.given = 0;
-                    if let Some(heartbeat) = self.sleep().await {
-                        return Some(heartbeat);
+                    tokio::select! {
+                        _ = self.follower.subscription.head.changed() => {}
+                        _ = self.heartbeat.tick() => {
+                            return Ok(Bytes::from_static(self.follower.format.heartbeat()));
+                        }
                     }
                 }
             }
-        }
-    }
-
-    /// Until there may be something to do; what is to be said meanwhile, if it takes long.
-    async fn sleep(&mut self) -> Option<Bytes> {
-        let Follower {
-            format,
-            ender,
-            subscription: Subscription { head, .. },
-            ..
-        } = &mut self.follower;
-        let expires = self.expires;
-        let expiry = async {
-            match expires {
-                Some(expires) => sleep_until(expires).await,
-                None => pending().await,
-            }
-        };
-        tokio::select! {
-            _ = head.changed() => None,
-            _ = self.heartbeat.tick() => {
-                let heartbeat = format.heartbeat();
-                (!heartbeat.is_empty()).then(|| Bytes::from_static(heartbeat))
-            }
-            () = ender.token().cancelled() => None,
-            () = expiry => None,
         }
     }
 
@@ -379,7 +432,6 @@ impl Following {
                 {
                     return Next::Walk(behind, walk);
                 }
-                self.reason = "too slow: history has moved past this subscriber".into();
                 Next::Over
             }
             Pending::CaughtUp => Next::CaughtUp,

@@ -23,7 +23,7 @@ mod subscriber;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,6 +53,15 @@ const BODY_HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// So much is given to a stream of HTTP/2 at a time, in bytes: a frame of the size that all take (RFC 9113, section 4.2).
 const HTTP2_PIECE: usize = 16 << 10;
+
+/// How many heartbeats may pass of which the reader of a body has taken nothing. Who pages through one in a terminal takes his
+/// time.
+pub const BODY_PATIENCE: u32 = 4;
+/// What is said of it then.
+pub const BODY_COMPLAINT: &str = "has taken nothing for four heartbeats";
+
+/// What is said of a subscriber that has fallen out of history.
+pub const PASSED_BY: &str = "too slow: history has moved past this subscriber";
 
 /// What happens to a subscriber that has fallen out of history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,14 +189,17 @@ impl Audience {
         }
     }
 
-    /// How many heartbeats may pass without a sign of life. Who pages through a body in a terminal takes his time.
+    /// How many heartbeats may pass without a sign of life.
     fn patience(&self) -> u32 {
-        if self.format.is_body() { 4 } else { 2 }
+        match self.format.is_body() {
+            true => BODY_PATIENCE,
+            false => 2,
+        }
     }
 
     fn complaint(&self) -> &'static str {
         match self.format.is_body() {
-            true => "has taken nothing for four heartbeats",
+            true => BODY_COMPLAINT,
             false => "silent for two ping intervals",
         }
     }
@@ -205,10 +217,17 @@ impl Audience {
 pub struct Fanout {
     audience: Arc<Audience>,
     max_message_size: usize,
-    shards: Box<[Arc<Shard>]>,
-    /// Round robin over the shards.
-    next_shard: AtomicUsize,
+    shards: Mutex<Shards>,
     tasks: TaskTracker,
+    ender: Ender,
+}
+
+/// The shares of an audience: one for each worker thread, once there are subscribers enough.
+struct Shards {
+    made: Vec<Arc<Shard>>,
+    most: usize,
+    /// Round robin over all that there may be.
+    next: usize,
 }
 
 /// A connection that is to become a subscriber.
@@ -246,7 +265,7 @@ pub const EXPIRED: u16 = 4401;
 pub const EXPIRED_REASON: &str = "the token has expired";
 
 impl Fanout {
-    /// Serves `log` at `path`, with one shard for each worker thread of the current runtime.
+    /// Serves `log` at `path`, with as many shards as the current runtime has worker threads.
     ///
     /// `ender` closes all subscribers; `tasks` knows what still runs; `count` is how many subscribers there are.
     pub fn new(
@@ -270,14 +289,34 @@ impl Fanout {
             max_publish_rate: settings.max_publish_rate,
             count,
         });
-        let shard = || Shard::new(audience.clone(), tasks.clone(), ender.clone());
         Self {
-            shards: std::iter::repeat_with(shard).take(workers).collect(),
+            shards: Mutex::new(Shards {
+                made: Vec::new(),
+                most: workers,
+                next: 0,
+            }),
             audience,
             max_message_size: settings.max_message_size,
-            next_shard: AtomicUsize::new(0),
             tasks: tasks.clone(),
+            ender: ender.clone(),
         }
+    }
+
+    /// Whose turn it is to get a subscriber.
+    fn next_shard(&self) -> Arc<Shard> {
+        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        let Shards { made, most, next } = &mut *shards;
+        let at = *next;
+        *next = (at + 1) % *most;
+        if at == made.len() {
+            made.reserve_exact(1);
+            made.push(Shard::new(
+                self.audience.clone(),
+                self.tasks.clone(),
+                self.ender.clone(),
+            ));
+        }
+        made[at].clone()
     }
 
     /// Serves one subscriber, in a task of its own.
@@ -292,8 +331,7 @@ impl Fanout {
                 let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
             }
         }
-        let shard =
-            &self.shards[self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()];
+        let shard = self.next_shard();
         let input = Input::new(self.max_message_size);
         let head = arrival.subscription.head.clone();
         // hyper holds a copy of whatever a stream of HTTP/2 is given; TLS bounds itself.

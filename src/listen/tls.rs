@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +12,6 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::rustls::crypto::ring;
@@ -41,8 +40,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A certificate and its key, from files that may change.
 pub struct Tls {
     files: Files,
-    /// How the files were when they were first read.
-    first: Vec<Version>,
+    /// How the files were when they were last read.
+    loaded: Mutex<Vec<Version>>,
     /// Seals what clients resume sessions with (RFC 8446, section 4.6.1), so that the server need not remember them. It
     /// outlives a reload: otherwise all clients would need a full handshake after it.
     tickets: Arc<dyn ProducesTickets>,
@@ -81,11 +80,11 @@ impl Tls {
     /// Reads the files, all of which are PEM (RFC 7468).
     pub fn load(files: Files) -> Result<Self> {
         let tickets = ring::Ticketer::new()?;
-        let first = files.versions();
+        let loaded = files.versions();
         let config = read(&files, &tickets)?;
         Ok(Self {
             files,
-            first,
+            loaded: Mutex::new(loaded),
             tickets,
             config: RwLock::new(config),
         })
@@ -93,9 +92,25 @@ impl Tls {
 
     /// Reads the files again, for the connections to come. If anything is wrong with them, the old certificate stays.
     pub fn reload(&self) -> Result<()> {
+        *self.loaded() = self.files.versions();
         let config = read(&self.files, &self.tickets)?;
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, Vec<Version>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, and the log says how it went. Files may be slow: for threads that may wait.
+    pub fn reload_and_say(&self) {
+        match self.reload() {
+            Ok(()) => info!("certificate loaded again"),
+            Err(error) => {
+                let reason = reason::of(&error);
+                warn!(%reason, "cannot load the certificate again, the old one stays");
+            }
+        }
     }
 
     /// The server's side of a handshake, and it must be done `within` this time. With the connection comes the preface of HTTP/2, if the two have
@@ -136,22 +151,14 @@ impl Tls {
         Ok((Stream::Tls(Box::new(TlsStream::Server(stream))), preface))
     }
 
-    /// Reads the files again on SIGHUP, and when they have changed, until `stop` is cancelled.
-    pub fn watch(
-        self: Arc<Self>,
-        stop: CancellationToken,
-    ) -> Result<impl Future<Output = ()> + Send> {
-        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    /// Reads the files again when they have changed, until `stop` is cancelled.
+    pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let watching = async move {
             let mut looks = interval(LOOK);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut loaded = self.first.clone();
-            let mut before = loaded.clone();
+            let mut before = self.loaded().clone();
             loop {
-                let is_asked = tokio::select! {
-                    _ = hangup.recv() => true,
-                    _ = looks.tick() => false,
-                };
+                looks.tick().await;
                 // On threads that may wait: a disk may be slow to answer.
                 let tls = self.clone();
                 let Ok(now) = spawn_blocking(move || tls.files.versions()).await else {
@@ -159,26 +166,17 @@ impl Tls {
                 };
                 // Whoever renews the certificate and its key changes one after the other: what has just changed is given until
                 // the next look.
-                let is_new = now != loaded && now == before;
-                before = now.clone();
-                if !is_asked && !is_new {
-                    continue;
-                }
-                loaded = now;
-                let tls = self.clone();
-                match spawn_blocking(move || tls.reload()).await {
-                    Ok(Ok(())) => info!("certificate loaded again"),
-                    Ok(Err(error)) => {
-                        let reason = reason::of(&error);
-                        warn!(%reason, "cannot load the certificate again, the old one stays");
+                let is_new = now != *self.loaded() && now == before;
+                before = now;
+                if is_new {
+                    let tls = self.clone();
+                    if spawn_blocking(move || tls.reload_and_say()).await.is_err() {
+                        return;
                     }
-                    Err(_) => return,
                 }
             }
         };
-        Ok(async move {
-            stop.run_until_cancelled(watching).await;
-        })
+        stop.run_until_cancelled(watching).await;
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use hyper::StatusCode;
 
-use super::path;
 use super::pattern::{Key, Pattern};
+use crate::url_path;
 
 /// So many routes are named to whoever asks for something else.
 const MAX_NAMED: usize = 20;
@@ -63,7 +63,7 @@ pub fn find<'a, R>(
     query: Option<&str>,
 ) -> Result<Option<Place<&'a R>>, NoStream> {
     let patterns = routes.iter().map(|route| (route, pattern(route)));
-    let normal = match path::normal(path) {
+    let normal = match url_path::normal(path) {
         Ok(normal) => normal,
         Err(wrong) => {
             let mut below = patterns.filter(|(_, pattern)| path.starts_with(pattern.base()));
@@ -77,6 +77,13 @@ pub fn find<'a, R>(
         .clone()
         .filter(|(_, pattern)| pattern.matches(&normal))
         .max_by_key(|(_, pattern)| (!pattern.is_wildcard(), pattern.base().len()));
+    // A list is served as it is, even where a shorter pattern has all that is below.
+    let mut lists = patterns.filter(|(_, pattern)| pattern.is_wildcard());
+    let list = lists.find(|(_, pattern)| pattern.base() == normal && normal != "/");
+    let is_exact = best.is_some_and(|(_, pattern)| !pattern.is_wildcard());
+    if let Some((route, _)) = list.filter(|_| !is_exact) {
+        return Ok(Some(Place::List(route)));
+    }
     if let Some((route, pattern)) = best {
         let key = pattern.key(&normal, query).map_err(NoStream::bad)?;
         if key.name.len() > MAX_NAME {
@@ -87,7 +94,5 @@ pub fn find<'a, R>(
         }
         return Ok(Some(Place::Stream(route, key)));
     }
-    let mut lists = patterns.filter(|(_, pattern)| pattern.is_wildcard());
-    let list = lists.find(|(_, pattern)| pattern.base() == normal && normal != "/");
-    Ok(list.map(|(route, _)| Place::List(route)))
+    Ok(None)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use url::{Url, form_urlencoded};
 
-use super::path;
+use crate::url_path;
 
 /// How a pattern ends that stands for all paths below it.
 const ALL_BELOW: &str = "/*";
@@ -75,7 +75,7 @@ impl Pattern {
                 "it has a query, a fragment, a blank or a letter beyond ASCII",
             ));
         }
-        let base = path::normal(&base).map_err(|error| wrong(error.0))?;
+        let base = url_path::normal(&base).map_err(|error| wrong(error.0))?;
         if let Some(name) = key_query.iter().find(|name| TAKEN.contains(&&***name)) {
             return Err(format!(
                 "the parameter '{name}' means something else already"
@@ -166,6 +166,17 @@ impl Pattern {
             url.set_query(Some(&query));
         }
         url
+    }
+
+    /// What all upstreams of a template are below, where a client says which one it is: host and path.
+    pub fn upstreams(&self, template: &Url) -> Option<Url> {
+        self.is_on_demand().then(|| {
+            let mut base = template.clone();
+            let path = template.path();
+            base.set_path(path.strip_suffix('*').unwrap_or(path));
+            base.set_query(None);
+            base
+        })
     }
 
     /// Whether an upstream's URL fits: a star at the end of its path where there is one here, and nowhere else.

@@ -37,8 +37,9 @@ pub struct Served {
     pub subscribers: Arc<AtomicUsize>,
     pub(super) usage: Arc<Usage>,
     /// For each format, once somebody reads it.
-    fanouts: [OnceLock<Fanout>; Format::ALL.len()],
-    tasks: TaskTracker,
+    fanouts: [OnceLock<Box<Fanout>>; Format::ALL.len()],
+    /// Knows what still runs for it.
+    pub tasks: TaskTracker,
 }
 
 /// A stream, and the right to expect that it stays.
@@ -91,14 +92,14 @@ impl Served {
     /// What serves the stream in this format.
     pub fn fanout(&self, format: Format) -> &Fanout {
         self.fanouts[format as usize].get_or_init(|| {
-            Fanout::new(
+            Box::new(Fanout::new(
                 self.log.clone(),
                 format,
                 self.name.clone(),
                 &self.policy.subscribers,
                 self.subscribers.clone(),
                 (&self.tasks, &self.ender),
-            )
+            ))
         })
     }
 

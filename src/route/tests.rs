@@ -137,7 +137,10 @@ async fn the_most_exact_route_serves_a_path() {
         assert_eq!(serving(path).as_deref(), expected, "{path}");
     }
     let list = routes.find("/a/", None);
-    assert!(matches!(list, Ok(Some(Place::Stream(..)))), "of /*");
+    assert!(
+        matches!(list, Ok(Some(Place::List(..)))),
+        "not a stream of /*"
+    );
     let wrong = routes.find("/a/../c", None).err().map(|none| none.status);
     assert_eq!(wrong, Some(StatusCode::BAD_REQUEST));
     assert!(matches!(

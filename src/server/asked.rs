@@ -5,15 +5,17 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Response, StatusCode, Version};
+use hyper::{Method, StatusCode, Version};
 
 use super::noted::Noted;
-use super::origin::{self, Origin};
-use super::request::{Context, Handover, Kind, Outcome, Refusal, refusal, with_headers};
+use super::origin::Origin;
+use super::request::{
+    Context, Handover, Kind, Outcome, Refusal, methods, options, refusal, with_headers,
+};
 use super::who::Who;
 use crate::auth::{self, Right};
 use crate::endpoint::answer::{self, Representation};
-use crate::endpoint::body::{self, Body, Follower};
+use crate::endpoint::body::{self, Follower};
 use crate::endpoint::page::{self, Page};
 use crate::endpoint::websocket::handshake;
 use crate::endpoint::websocket::input::Unheard;
@@ -50,7 +52,7 @@ impl Asked<'_> {
             }
             Method::GET | Method::HEAD => self.read(alone).await,
             Method::POST if accepts_publish => self.publish(body).await,
-            Method::OPTIONS => Ok(Outcome::Answer(self.options())),
+            Method::OPTIONS => Ok(Outcome::Answer(options(self.methods(), self.origin))),
             _ => Err(self.method_not_allowed()),
         }
     }
@@ -83,7 +85,7 @@ impl Asked<'_> {
     fn check(&self, right: Right) -> Result<(), Refusal> {
         self.who.check(right, self.key.path())?;
         match self.origin {
-            Origin::Foreign => Err(refusal(StatusCode::FORBIDDEN, origin::REFUSED)),
+            Origin::Foreign(reason) => Err(refusal(StatusCode::FORBIDDEN, reason)),
             Origin::Own | Origin::Allowed(..) => Ok(()),
         }
     }
@@ -124,7 +126,7 @@ impl Asked<'_> {
             return Ok(Outcome::TakeOver(self.handover(lease, kind)));
         }
         let settings = &stream.policy.subscribers;
-        let body = body::follow(Follower {
+        let follower = Follower {
             log: stream.log.clone(),
             format,
             path: stream.name.clone(),
@@ -138,7 +140,8 @@ impl Asked<'_> {
             activity: self.context.activity.clone(),
             preface: preface.into(),
             subscription: joined.subscription,
-        });
+        };
+        let body = body::follow(follower, &stream.tasks);
         Ok(Outcome::Answer(with_headers(headers, body)))
     }
 
@@ -212,21 +215,8 @@ impl Asked<'_> {
         Ok(Outcome::Answer(response))
     }
 
-    /// Which methods there are, and what a page of another origin may send (WHATWG Fetch, section 3.2.2).
-    fn options(&self) -> Response<Body> {
-        let mut response = with_headers(HeaderMap::new(), body::full(""));
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        let headers = response.headers_mut();
-        headers.insert(header::ALLOW, self.methods());
-        self.origin.let_send(self.methods(), headers);
-        response
-    }
-
     fn methods(&self) -> HeaderValue {
-        HeaderValue::from_static(match self.route.policy.subscribers.accept_publish {
-            true => "GET, HEAD, POST, OPTIONS",
-            false => "GET, HEAD, OPTIONS",
-        })
+        methods(self.route.policy.subscribers.accept_publish)
     }
 
     fn method_not_allowed(&self) -> Refusal {

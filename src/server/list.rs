@@ -7,8 +7,8 @@ use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use url::form_urlencoded;
 
-use super::origin::{self, Origin};
-use super::request::{Outcome, Refusal, refusal, with_headers};
+use super::origin::Origin;
+use super::request::{Outcome, Refusal, options, refusal, with_headers};
 use super::who::Who;
 use crate::auth::Right;
 use crate::endpoint::answer;
@@ -37,13 +37,7 @@ pub fn answer(
     match request.method {
         Method::GET | Method::HEAD => {}
         Method::OPTIONS => {
-            let mut response = with_headers(HeaderMap::new(), body::full(""));
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            response
-                .headers_mut()
-                .insert(header::ALLOW, methods.clone());
-            origin.let_send(methods, response.headers_mut());
-            return Ok(Outcome::Answer(response));
+            return Ok(Outcome::Answer(options(methods, origin)));
         }
         Method::POST if of.is_some() => {
             return Err(Refusal {
@@ -64,8 +58,8 @@ pub fn answer(
             });
         }
     }
-    if origin == Origin::Foreign {
-        return Err(refusal(StatusCode::FORBIDDEN, origin::REFUSED));
+    if let Origin::Foreign(reason) = origin {
+        return Err(refusal(StatusCode::FORBIDDEN, reason));
     }
     let (headers, body) = match answer::choose(&request.headers, &OFFERED) {
         Some(true) => page::page(Page::Index),
@@ -132,7 +126,7 @@ impl Wanted {
         };
         let may_see = |stream: &Served| who.may(Right::Subscribe, stream.path());
         let mut streams: Vec<Arc<Served>> = match &self.of {
-            Some(target) => self::of(routes, target)
+            Some(target) => self::of(routes, of, target)
                 .filter(|stream| may_see(stream))
                 .into_iter()
                 .collect(),
@@ -200,14 +194,18 @@ fn seen(
     seen
 }
 
-/// The stream that a path, perhaps with a query, names, if it is there.
-fn of(routes: &Routes, target: &str) -> Option<Arc<Served>> {
+/// The stream that a path, perhaps with a query, names, if it is there and of the `only` route that counts.
+fn of(routes: &Routes, only: Option<&Arc<Route>>, target: &str) -> Option<Arc<Served>> {
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
     match routes.find(path, query) {
-        Ok(Some(Place::Stream(route, key))) => route.get(&key),
+        Ok(Some(Place::Stream(route, key)))
+            if only.is_none_or(|only| Arc::ptr_eq(only, &route)) =>
+        {
+            route.get(&key)
+        }
         _ => None,
     }
 }

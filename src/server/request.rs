@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::asked::Asked;
 use super::limits::Keeper;
 use super::list;
-use super::origin::{self, Origin};
+use super::origin::{self, Here, Origin};
 use super::who::Who;
 use crate::auth::{Auth, Denied};
 use crate::endpoint::body::{self, Activity, Body};
@@ -71,6 +71,10 @@ pub struct Context {
     pub auth: Option<Arc<Auth>>,
     /// Who has made it.
     pub address: SocketAddr,
+    /// Whether it is TLS.
+    pub is_tls: bool,
+    /// Whether it leads to an address that only this machine has.
+    pub is_local: bool,
     /// Ends what does not end by itself.
     pub stop: CancellationToken,
     /// Notes that it gets on.
@@ -135,8 +139,14 @@ impl From<NoStream> for Refusal {
 }
 
 impl From<Refusal> for Response<Body> {
-    /// The status, and the reason in one line of plain text.
+    /// The status, and the reason in one line of plain text, unless the status is that there is nothing (RFC 9110, section
+    /// 15.3.5): an upstream may have said that.
     fn from(refusal: Refusal) -> Self {
+        if refusal.status == StatusCode::NO_CONTENT {
+            let mut response = with_headers(HeaderMap::from_iter(refusal.headers), body::full(""));
+            *response.status_mut() = refusal.status;
+            return response;
+        }
         let mut response = Response::new(body::full(format!("{}\n", refusal.reason)));
         *response.status_mut() = refusal.status;
         response.headers_mut().extend(refusal.headers);
@@ -148,6 +158,8 @@ impl From<Refusal> for Response<Body> {
 
 /// What a request is about.
 enum Target {
+    /// The server as such: `*` (RFC 9110, section 9.3.7).
+    Server,
     /// All streams.
     Index,
     /// Those of one route.
@@ -166,7 +178,7 @@ impl Context {
         // Looking up makes nothing.
         let target = self.target(&request, who.as_ref().ok());
         let about = target.as_ref().unwrap_or(&Target::Index);
-        let origin = origin::of(&request, |origin| self.lets_in(origin, about));
+        let origin = origin::of(&request, self.here(), |origin| self.lets_in(origin, about));
         let granted = match (who, target) {
             (Err(refusal), _) | (_, Err(refusal)) => Err(refusal),
             (Ok(who), Ok(target)) => {
@@ -178,8 +190,9 @@ impl Context {
         let mut outcome = granted.unwrap_or_else(|refusal| {
             let status = refusal.status;
             if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-                let reason = refusal.reason.clone();
-                self.keeper.log_denied(self.address, status, reason);
+                let (method, path) = (&request.method, request.uri.path());
+                let reason = format!("{method} {path}: {}", refusal.reason);
+                self.keeper.log_denied(self.address, status, reason.into());
             }
             Outcome::Answer(refusal.into())
         });
@@ -204,6 +217,12 @@ impl Context {
         alone: bool,
     ) -> Result<Outcome, Refusal> {
         match target {
+            Target::Server => {
+                let routes = self.routes.all();
+                let mut policies = routes.iter().map(|route| &route.policy.subscribers);
+                let methods = methods(policies.any(|policy| policy.accept_publish));
+                Ok(Outcome::Answer(options(methods, origin)))
+            }
             Target::Index => list::answer(&self.routes, None, request, &who, origin),
             Target::List(route) => list::answer(&self.routes, Some(&route), request, &who, origin),
             Target::Stream(ref route, ref key) => {
@@ -231,10 +250,19 @@ impl Context {
         }
     }
 
+    /// Where requests arrive. With TLS a name has been proved, and with tokens being here is not all that is asked.
+    fn here(&self) -> Here<'_> {
+        let is_open = self.is_local && !self.is_tls && self.auth.is_none();
+        Here {
+            is_tls: self.is_tls,
+            only_as: is_open.then(|| self.routes.address()),
+        }
+    }
+
     /// Whether pages of an origin may see this.
     fn lets_in(&self, origin: &str, target: &Target) -> Listed {
         match target {
-            Target::Index => {
+            Target::Server | Target::Index => {
                 let routes = self.routes.all();
                 let listed = routes
                     .iter()
@@ -254,6 +282,9 @@ impl Context {
             ));
         }
         let path = request.uri.path();
+        if path == "*" && request.method == Method::OPTIONS {
+            return Ok(Target::Server);
+        }
         let place = self.routes.find(path, request.uri.query())?;
         Ok(match place {
             Some(Place::Stream(route, key)) => Target::Stream(route, key),
@@ -272,6 +303,24 @@ impl Context {
 pub(super) fn with_headers(headers: HeaderMap, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.headers_mut() = headers;
+    response
+}
+
+/// The methods there are.
+pub(super) fn methods(with_publish: bool) -> HeaderValue {
+    HeaderValue::from_static(match with_publish {
+        true => "GET, HEAD, POST, OPTIONS",
+        false => "GET, HEAD, OPTIONS",
+    })
+}
+
+/// Says which methods there are, and what a page of another origin may send (WHATWG Fetch, section 3.2.2).
+pub(super) fn options(methods: HeaderValue, origin: Origin<'_>) -> Response<Body> {
+    let mut response = with_headers(HeaderMap::new(), body::full(""));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(header::ALLOW, methods.clone());
+    origin.let_send(methods, headers);
     response
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::origin::Origin;
+use super::origin::{self, Origin};
 use super::request::Refusal;
 use crate::auth::{Identity, Right};
 use crate::route::pattern::Pattern;
@@ -63,7 +63,7 @@ impl Who {
     pub fn origin<'a>(&self, origin: Origin<'a>) -> Origin<'a> {
         match (self, origin) {
             (Self::Known(identity), Origin::Allowed(_, false)) if identity.is_ambient() => {
-                Origin::Foreign
+                Origin::Foreign(origin::REFUSED)
             }
             _ => origin,
         }

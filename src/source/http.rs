@@ -4,6 +4,9 @@
 pub mod client;
 pub mod decode;
 
+use std::pin::pin;
+use std::sync::Arc;
+
 use anyhow::Result;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -12,13 +15,14 @@ use tracing::{debug, warn};
 use super::upstream::{Presence, Upstream};
 use super::{Backoff, Destination};
 use crate::event::{EventId, Gap};
+use crate::shutdown::until_stopped;
 use crate::stream::EventLog;
 use client::{Answer, Client, EVENT_STREAM_OR_NDJSON, NDJSON_OR_EVENT_STREAM};
 use decode::Item;
 
 /// Reads `upstream` until `stop` is cancelled, or until the server says that there is no more to come. However
 /// often the upstream goes away, it is tried again, and told the last id that it gave.
-pub async fn consume(upstream: Upstream, to: Destination, stop: &CancellationToken) {
+pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: CancellationToken) {
     // Only that says the keys of events, and the ids of those that are state.
     let accept = match to.log.retains() {
         true => NDJSON_OR_EVENT_STREAM,
@@ -36,7 +40,7 @@ pub async fn consume(upstream: Upstream, to: Destination, stop: &CancellationTok
             missing: None,
         },
     };
-    stop.run_until_cancelled(reading.run()).await;
+    until_stopped(&stop, pin!(reading.run())).await;
 }
 
 /// What is known across connections.
@@ -53,7 +57,8 @@ struct Reading<'a> {
 impl Reading<'_> {
     async fn run(&mut self) {
         loop {
-            let error = match self.client.open().await {
+            // In a box that is there meanwhile: connecting takes more room than being connected.
+            let error = match Box::pin(self.client.open()).await {
                 Ok(Answer::NoContent) => {
                     self.presence.ended();
                     return;

@@ -1,5 +1,6 @@
 //! The generator: random events, for demonstrations and for load.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -66,10 +67,12 @@ impl Produce {
 
     /// `<counter> <serving address> <random letters>`, as long as asked for: with more letters, or cut short.
     fn line(&self, number: u64) -> String {
-        let mut line = format!("{number} {} ", self.address);
-        let letters = self
-            .size
-            .map_or(LETTERS, |size| size.saturating_sub(line.len()));
+        let digits = number.ilog10() as usize + 1;
+        let words = digits + self.address.len() + 2;
+        let letters = self.size.map_or(LETTERS, |size| size.saturating_sub(words));
+        // As long as it will be: history keeps it as it is.
+        let mut line = String::with_capacity(words + letters);
+        let _ = write!(line, "{number} {} ", self.address);
         let mut random = rand::rng();
         line.extend((0..letters).map(|_| char::from(random.random_range(b'a'..=b'z'))));
         if let Some(size) = self.size {

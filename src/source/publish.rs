@@ -60,7 +60,8 @@ pub struct Publisher {
     log: Arc<EventLog>,
     max_message_size: usize,
     rate: Option<Arc<OfAddresses>>,
-    repeated: Mutex<Repeated>,
+    /// Once there has been something with a name.
+    repeated: Mutex<Option<Box<Repeated>>>,
 }
 
 /// Who publishes.
@@ -241,7 +242,8 @@ impl Publisher {
 
     /// A name is looked up and its events are appended under one lock: two requests with the same name may well come at once.
     fn repeated<T>(&self, append: impl FnOnce(&mut Repeated) -> T) -> T {
-        append(&mut self.repeated.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut repeated = self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
+        append(repeated.get_or_insert_default())
     }
 
     /// The events in lines of JSON; lines that are blank are none.

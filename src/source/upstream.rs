@@ -16,9 +16,10 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, Error as TlsError, InvalidMessage};
-use tokio_tungstenite::MaybeTlsStream;
+use tokio_rustls::rustls::{CertificateError, ClientConfig, Error as TlsError, InvalidMessage};
+use tokio_util::either::Either;
 use tracing::{debug, info, warn};
 use url::Url;
 
@@ -40,6 +41,9 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Upstream {
     /// `ws://`, `wss://`, `http://` or `https://`.
     pub url: Url,
+    /// Where redirects may lead, if not anywhere: a client says the path, and must not say more than that with the help of a
+    /// server that redirects wherever it is told to.
+    pub within: Option<Url>,
     /// What stands in the URL for variables of the environment, as they are and as in a URL: secrets, perhaps.
     pub variables: Vec<String>,
     /// Sent with each handshake or request.
@@ -101,6 +105,17 @@ impl Upstream {
         secrets
     }
 
+    /// Whether a redirect to this URL may be followed.
+    pub fn admits(&self, to: &Url) -> bool {
+        self.within.as_ref().is_none_or(|within| {
+            let rest = to.path().strip_prefix(within.path());
+            let is_below = rest.is_some_and(|rest| {
+                rest.is_empty() || rest.starts_with('/') || within.path().ends_with('/')
+            });
+            to.origin() == within.origin() && is_below
+        })
+    }
+
     /// Whether this URL plainly leads to one of these addresses. A name other than localhost is not looked up.
     pub fn is_at(&self, addresses: &[SocketAddr]) -> bool {
         let host = self.url.host_str().unwrap_or_default();
@@ -160,11 +175,11 @@ pub fn get(url: &Url) -> Result<Request<Empty<Bytes>>> {
     Ok(request.body(Empty::new())?)
 }
 
+/// A connection to an upstream, without TLS or with it. Without, it is small: there may be as many as streams.
+pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
 /// Connects to the URL's host, with TLS if the scheme says so.
-pub async fn open_stream(
-    url: &Url,
-    tls: Option<&Arc<ClientConfig>>,
-) -> Result<MaybeTlsStream<TcpStream>> {
+pub async fn open_stream(url: &Url, tls: Option<&Arc<ClientConfig>>) -> Result<Stream> {
     // An IPv6 address stands in brackets in a URL only.
     let host = url.host_str().context("the URL has no host")?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -172,14 +187,14 @@ pub async fn open_stream(
     let socket = open_socket(host, port).await?;
     socket.set_nodelay(true)?;
     if !matches!(url.scheme(), "wss" | "https") {
-        return Ok(MaybeTlsStream::Plain(socket));
+        return Ok(Either::Left(socket));
     }
     let tls = tls.context("there are no TLS settings")?.clone();
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Unfit(format!("no certificate can be for '{host}'")))?;
     let connecting = TlsConnector::from(tls).connect(name, socket);
     let connected = connecting.await.map_err(|error| no_tls(url, error))?;
-    Ok(MaybeTlsStream::Rustls(connected))
+    Ok(Either::Right(connected.into()))
 }
 
 /// What answers a TLS handshake with anything else does not speak TLS.
@@ -193,6 +208,12 @@ fn no_tls(url: &Url, error: io::Error) -> anyhow::Error {
             ))
             .into()
         }
+        Some(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)) => anyhow::Error::new(
+            error,
+        )
+        .context(
+            "nobody that is trusted here has signed its certificate: say who has with --consume-ca",
+        ),
         _ => error.into(),
     }
 }
@@ -233,9 +254,9 @@ async fn open_socket(host: &str, port: u16) -> Result<TcpStream> {
 
 /// Tells the log when an upstream is lost and when it is back, not each attempt; and the list of streams whether it is there.
 pub struct Presence {
-    upstream: Upstream,
-    url: String,
+    upstream: Arc<Upstream>,
     is_lost: bool,
+    last_reason: String,
     was_connected: bool,
     via: Arc<Via>,
     number: usize,
@@ -244,11 +265,11 @@ pub struct Presence {
 
 impl Presence {
     /// There has been no connection yet.
-    pub fn of(upstream: &Upstream, to: &Destination) -> Self {
+    pub fn of(upstream: &Arc<Upstream>, to: &Destination) -> Self {
         Self {
             upstream: upstream.clone(),
-            url: upstream.to_string(),
             is_lost: false,
+            last_reason: String::new(),
             was_connected: false,
             via: to.via.clone(),
             number: to.number,
@@ -261,26 +282,32 @@ impl Presence {
         self.is_lost = false;
         self.was_connected = true;
         self.via.connected(self.number);
-        info!(url = self.url, "upstream connected");
+        info!(url = self.upstream.to_string(), "upstream connected");
     }
 
     /// An attempt to connect has failed, or a connection has ended.
     pub fn lost(&mut self, error: &anyhow::Error) {
         let reason = self.upstream.reason(error);
+        // Another reason is news: there may be something to do about it now.
+        let is_known = std::mem::replace(&mut self.last_reason, reason.clone()) == reason;
         let refused = match verdict(error) {
             Verdict::Refused { status } => Some(status),
             Verdict::Away => None,
         };
         let refusal = refused.map(|status| (status, reason.clone()));
         self.via.lost(self.number, refusal);
+        let url = self.upstream.to_string();
         if std::mem::replace(&mut self.is_lost, true) {
-            debug!(url = self.url, %reason, refused, "upstream still away");
+            match is_known {
+                true => debug!(url, %reason, refused, "upstream still away"),
+                false => info!(url, %reason, refused, "upstream still away"),
+            }
         } else if self.was_connected {
-            warn!(url = self.url, %reason, refused, "upstream lost");
+            warn!(url, %reason, refused, "upstream lost");
         } else if refused.is_some() && self.on_demand {
-            warn!(url = self.url, %reason, refused, "upstream refuses");
+            warn!(url, %reason, refused, "upstream refuses");
         } else {
-            warn!(url = self.url, %reason, refused, "cannot reach upstream, trying again");
+            warn!(url, %reason, refused, "cannot reach upstream, trying again");
         }
     }
 
@@ -288,7 +315,7 @@ impl Presence {
     pub fn ended(&self) {
         const REASON: &str = "upstream has ended: it answered 204";
         self.via.lost(self.number, Some((204, REASON.to_owned())));
-        info!(url = self.url, "{REASON}");
+        info!(url = self.upstream.to_string(), "{REASON}");
     }
 }
 
@@ -323,6 +350,7 @@ mod tests {
     fn what_stands_for_a_variable_is_not_shown() {
         let upstream = Upstream {
             url: Url::parse("wss://h/k%201234/abc?k%201234").expect("a URL"),
+            within: None,
             variables: vec!["k 1234".into(), "k%201234".into(), "abc".into()],
             headers: Vec::new(),
             talk: Talk::default(),

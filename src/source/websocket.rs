@@ -1,40 +1,44 @@
 //! The WebSocket source: reads anybody's WebSocket, each message one event, and comes back whenever it is cut off. What
 //! another wsevent serves is read as a hop link, so that events keep their ids and nothing is lost or repeated.
 
+mod ahead;
 mod handshake;
 pub mod login;
 pub mod pattern;
 mod reader;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use ahead::Ahead;
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use reader::Reader;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
-use super::upstream::{CONNECT_TIMEOUT, Presence, Upstream, open_stream};
+use super::upstream::{CONNECT_TIMEOUT, Presence, Stream, Upstream, open_stream};
 use super::{Backoff, Destination};
 use crate::event::{Kind, Payload};
+use crate::shutdown::until_stopped;
 use crate::wire::websocket::MAX_CONTROL_PAYLOAD;
 
 /// How long a farewell to an upstream may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The largest message that is read from another hop.
 const MAX_HOP_MESSAGE: usize = 64 << 20;
-/// Upstreams are few and may be busy: one read takes many events.
-const READ_BUFFER: usize = 32 << 10;
+/// What tungstenite has in hand at a time. There may be many upstreams on which nothing happens; where much does, large reads
+/// are made [below](ahead).
+const READ_BUFFER: usize = 128;
 
 /// An open connection to an upstream.
-pub type Link = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub type Link = WebSocketStream<Ahead<Stream>>;
 
 /// What a handshake has led to.
 pub struct Connected {
@@ -73,8 +77,8 @@ impl Upstream {
             .read_buffer_size(READ_BUFFER)
             .max_message_size(Some(most))
             .max_frame_size(Some(most.max(MAX_CONTROL_PAYLOAD)));
-        let link =
-            Link::from_partially_read(stream, early.into(), Role::Client, Some(config)).await;
+        let socket = Ahead::new(stream, early);
+        let link = Link::from_raw_socket(socket, Role::Client, Some(config)).await;
         Ok(Connected {
             link,
             is_hop: agreed.is_hop,
@@ -85,24 +89,27 @@ impl Upstream {
 
 /// Reads `upstream` until `stop` is cancelled. However often the upstream goes away, it is tried again; the log tells when
 /// it is lost and when it is back, not each attempt.
-pub async fn consume(upstream: Upstream, to: Destination, stop: &CancellationToken) {
+pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: CancellationToken) {
     let mut backoff = Backoff::new();
     let mut presence = Presence::of(&upstream, &to);
     let mut offer = Offer::default();
     let mut reader = Reader::new(&to, upstream.max_message_size);
     loop {
-        let connecting = offer.connect(&upstream);
-        let Some(connected) = stop.run_until_cancelled(connecting).await else {
+        // In a box that is there meanwhile: connecting takes more room than being connected.
+        let mut connecting = Box::pin(offer.connect(&upstream));
+        let connected = until_stopped(&stop, connecting.as_mut()).await;
+        let Some(connected) = connected.map(|connected| connected.map(Box::new)) else {
             return;
         };
+        drop(connecting);
         let error = match connected {
-            Ok(connected) => {
+            Ok(mut connected) => {
                 let mut since = None;
                 let tell = || {
                     presence.connected();
                     since = Some(Instant::now());
                 };
-                let result = reader.read(connected, &upstream, tell, stop).await;
+                let result = reader.read(&mut connected, &upstream, tell, &stop).await;
                 let brought_events = reader.take_count() > 0;
                 // One that does not let in is none, however long it took, and whatever came meanwhile.
                 if let Some(since) = since {
@@ -116,11 +123,8 @@ pub async fn consume(upstream: Upstream, to: Destination, stop: &CancellationTok
             Err(error) => error,
         };
         presence.lost(&error);
-        if stop
-            .run_until_cancelled(sleep(backoff.pause()))
-            .await
-            .is_none()
-        {
+        let mut pause = Box::pin(sleep(backoff.pause()));
+        if until_stopped(&stop, pause.as_mut()).await.is_none() {
             return;
         }
     }
@@ -154,14 +158,14 @@ pub async fn close(link: &mut Link, frame: Option<CloseFrame>) {
             let _ = link.flush().await;
         }
     };
-    let _ = timeout(CLOSE_TIMEOUT, farewell).await;
+    let _ = Box::pin(timeout(CLOSE_TIMEOUT, farewell)).await;
 }
 
 /// Pings the other end of a link, and notices when it is silent. A foreign one is sent messages besides, if it wants that.
 pub struct Heartbeat {
     pings: Interval,
     unanswered: u32,
-    keepalive: Option<(Utf8Bytes, Interval)>,
+    keepalive: Option<Box<(Utf8Bytes, Interval)>>,
 }
 
 impl Heartbeat {
@@ -176,7 +180,7 @@ impl Heartbeat {
 
     /// From here on this text is sent so often, too.
     pub fn keep_alive(&mut self, text: String, interval: Duration) {
-        self.keepalive = Some((text.into(), every(interval)));
+        self.keepalive = Some(Box::new((text.into(), every(interval))));
     }
 
     /// The next message, as the link yields it; an error when two pings had no answer of any kind.
@@ -193,18 +197,23 @@ impl Heartbeat {
                     }
                     self.unanswered += 1;
                     // A broken connection shows at the next read.
-                    let _ = timeout(CLOSE_TIMEOUT, link.send(Message::Ping(Bytes::new()))).await;
+                    send_soon(link, Message::Ping(Bytes::new())).await;
                 }
-                text = due(&mut self.keepalive) => {
-                    let _ = timeout(CLOSE_TIMEOUT, link.send(Message::Text(text))).await;
+                text = due(self.keepalive.as_deref_mut()) => {
+                    send_soon(link, Message::Text(text)).await;
                 }
             }
         }
     }
 }
 
+/// Sends a message, or gives up: now and then, so what it takes is in a box meanwhile.
+async fn send_soon(link: &mut Link, message: Message) {
+    let _ = Box::pin(timeout(CLOSE_TIMEOUT, link.send(message))).await;
+}
+
 /// Waits until the text is to be sent once more.
-async fn due(keepalive: &mut Option<(Utf8Bytes, Interval)>) -> Utf8Bytes {
+async fn due(keepalive: Option<&mut (Utf8Bytes, Interval)>) -> Utf8Bytes {
     match keepalive {
         Some((text, interval)) => {
             interval.tick().await;

@@ -133,7 +133,7 @@ impl EventLog {
                 cursor,
                 live: next,
                 tape: tape.reader(),
-                head: self.head.subscribe(),
+                head: tape.reader().changes(),
             },
             resumed: start.resumed,
             gaps: start.gaps,
@@ -153,32 +153,26 @@ impl EventLog {
         let Ok(id) = id.parse::<EventId>() else {
             return;
         };
-        let (mut head, mut unsettled) = (self.head.subscribe(), self.unsettled.subscribe());
-        let known = async {
-            loop {
-                head.mark_unchanged();
-                let settled = *unsettled.borrow_and_update() == 0;
-                let is_known = match self.lock().history.places().of(id.origin) {
-                    Some(runs) => runs.last >= id.seq,
-                    None => id.origin == self.origin || settled,
-                };
-                if is_known {
-                    return;
-                }
-                tokio::select! {
-                    _ = head.changed() => {}
-                    _ = unsettled.changed() => {}
-                }
-            }
+        let is_known = || match self.lock().history.places().of(id.origin) {
+            Some(runs) => runs.last >= id.seq,
+            None => id.origin == self.origin || self.is_settled(),
         };
-        let _ = timeout(PATIENCE, known).await;
+        self.wait_until(is_known).await;
     }
 
     /// Waits until all sources have told the past of the stream, or cannot be expected to any more.
     pub async fn wait_for_past(&self) {
-        let mut unsettled = self.unsettled.subscribe();
-        let settled = unsettled.wait_for(|count| *count == 0);
-        let _ = timeout(PATIENCE, settled).await;
+        self.wait_until(|| self.is_settled()).await;
+    }
+
+    async fn wait_until(&self, is_so: impl Fn() -> bool) {
+        let mut seen = self.head.count();
+        let waiting = async {
+            while !is_so() {
+                seen = self.head.beyond(seen).await;
+            }
+        };
+        let _ = timeout(PATIENCE, waiting).await;
     }
 
     /// For a reader of `format` that was before the event numbered `from` when history moved on: where it goes on, and what it
@@ -321,7 +315,7 @@ impl State {
     /// The tape of a format; a new one begins at the live edge.
     pub(super) fn tape(&mut self, format: Format) -> &mut Tape {
         let next = self.history.next();
-        self.tapes[format as usize].get_or_insert_with(|| Tape::new(next))
+        self.tapes.get_or_make(format, next)
     }
 
     /// The place on a tape before the event numbered `index`, which is held, or the next. If the tape begins later, the frames

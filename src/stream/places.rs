@@ -8,10 +8,12 @@ use crate::event::{EventId, Origin};
 /// recognised, and how a subscriber is told how much it has missed.
 const MAX_FORMER: usize = 1_000;
 
-/// Finds events by id. What one origin has sent in a row is one entry, so for a stream of one origin it takes no room.
+/// Finds events by id. What one origin has sent in a row is one entry, so for a stream of one origin it takes no room: what
+/// is known of the first origin, and of what an origin has sent last, is at hand.
 #[derive(Debug, Default)]
 pub struct Places {
-    origins: HashMap<Origin, Runs>,
+    first: Option<(Origin, Runs)>,
+    others: HashMap<Origin, Runs>,
 }
 
 /// The events of one origin: their numbers there only grow, and so do their numbers in the history.
@@ -21,7 +23,9 @@ pub struct Runs {
     pub since: u64,
     /// The number of the last one.
     pub last: u64,
-    runs: VecDeque<Run>,
+    /// Before the newest one. There is none without that.
+    older: VecDeque<Run>,
+    newest: Option<Run>,
     /// For forgetting who has been silent for longest.
     last_index: u64,
 }
@@ -59,24 +63,43 @@ impl Run {
 }
 
 impl Runs {
+    fn all(&self) -> impl Iterator<Item = &Run> {
+        self.older.iter().chain(&self.newest)
+    }
+
+    fn oldest_mut(&mut self) -> Option<&mut Run> {
+        self.older.front_mut().or(self.newest.as_mut())
+    }
+
+    /// The first run that `is_before` does not hold for; it holds for none behind that.
+    fn first_not(&self, is_before: impl Fn(&Run) -> bool) -> Option<&Run> {
+        let newest = self.newest.as_ref();
+        // As a rule it is about what has come last.
+        if self.older.back().is_none_or(&is_before) {
+            return newest.filter(|run| !is_before(run));
+        }
+        self.older.get(self.older.partition_point(is_before))
+    }
+
     /// The first event held with a number of at least `seq`: its number at the origin and in the history.
     pub fn at_or_after(&self, seq: u64) -> Option<(u64, u64)> {
-        let at = self.runs.partition_point(|run| run.ends_before(seq));
-        let run = self.runs.range(at..).find(|run| !run.is_gone())?;
+        let at = self.older.partition_point(|run| run.ends_before(seq));
+        let mut runs = self.older.range(at..).chain(&self.newest);
+        let run = runs.find(|run| !run.is_gone() && !run.ends_before(seq))?;
         let offset = seq.saturating_sub(run.seq).max(run.gone);
         Some((run.seq + offset, run.index + offset))
     }
 
     /// Whether the event `seq`, whose place is not known, may be one that was here and has gone.
     pub fn may_have_had(&self, seq: u64) -> bool {
-        let first = self.runs.front().map(|run| run.seq);
+        let first = self.all().next().map(|run| run.seq);
         seq >= self.since && first.is_none_or(|first| seq < first)
     }
 
     /// Where the event `seq` stands in the history, or stood, if that is known.
     pub fn index_of(&self, seq: u64) -> Option<u64> {
-        let at = self.runs.partition_point(|run| run.ends_before(seq));
-        let run = self.runs.get(at).filter(|run| run.seq <= seq)?;
+        let run = self.first_not(|run| run.ends_before(seq));
+        let run = run.filter(|run| run.seq <= seq)?;
         Some(run.index + (seq - run.seq))
     }
 }
@@ -84,12 +107,27 @@ impl Runs {
 impl Places {
     /// What is known of an origin.
     pub fn of(&self, origin: Origin) -> Option<&Runs> {
-        self.origins.get(&origin)
+        match &self.first {
+            Some((first, runs)) if *first == origin => Some(runs),
+            _ => self.others.get(&origin),
+        }
+    }
+
+    fn of_mut(&mut self, origin: Origin) -> Option<&mut Runs> {
+        match &mut self.first {
+            Some((first, runs)) if *first == origin => Some(runs),
+            _ => self.others.get_mut(&origin),
+        }
     }
 
     /// All origins that are remembered.
     pub fn all(&self) -> impl Iterator<Item = (Origin, &Runs)> {
-        self.origins.iter().map(|(origin, runs)| (*origin, runs))
+        let first = self.first.iter().map(|(origin, runs)| (*origin, runs));
+        first.chain(self.others.iter().map(|(origin, runs)| (*origin, runs)))
+    }
+
+    fn count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
     }
 
     /// Notes a new event at the end of the history.
@@ -97,15 +135,15 @@ impl Places {
         let runs = self.runs(id);
         runs.last = id.seq;
         runs.last_index = index;
-        match runs.runs.back_mut() {
+        match &mut runs.newest {
             Some(run)
                 if run.seq.checked_add(run.len) == Some(id.seq) && run.index + run.len == index =>
             {
                 run.len += 1
             }
-            _ => runs.runs.push_back(Run::new(id, index)),
+            newest => runs.older.extend(newest.replace(Run::new(id, index))),
         }
-        if self.origins.len() > MAX_FORMER {
+        if self.count() > MAX_FORMER {
             self.forget();
         }
     }
@@ -114,7 +152,7 @@ impl Places {
     pub fn push_front(&mut self, id: EventId, index: u64) {
         let runs = self.runs(id);
         runs.since = runs.since.min(id.seq);
-        match runs.runs.front_mut() {
+        match runs.oldest_mut() {
             Some(run)
                 if run.gone == 0
                     && run.seq.checked_sub(1) == Some(id.seq)
@@ -124,43 +162,44 @@ impl Places {
                 run.index -= 1;
                 run.len += 1;
             }
-            _ => runs.runs.push_front(Run::new(id, index)),
+            Some(_) => runs.older.push_front(Run::new(id, index)),
+            None => runs.newest = Some(Run::new(id, index)),
         }
     }
 
     fn runs(&mut self, id: EventId) -> &mut Runs {
-        self.origins.entry(id.origin).or_insert_with(|| Runs {
+        let new = || Runs {
             since: id.seq,
             last: id.seq,
-            runs: VecDeque::new(),
+            older: VecDeque::new(),
+            newest: None,
             last_index: 0,
-        })
+        };
+        match &mut self.first {
+            first @ None if self.others.is_empty() => &mut first.insert((id.origin, new())).1,
+            Some((first, runs)) if *first == id.origin => runs,
+            _ => self.others.entry(id.origin).or_insert_with(new),
+        }
     }
 
     /// The oldest event of the history, which is this one, has gone.
     pub fn pop(&mut self, id: EventId) {
-        let Some(runs) = self.origins.get_mut(&id.origin) else {
+        let Some(runs) = self.of_mut(id.origin) else {
             return;
         };
         // The last run of an origin stays when all of it has gone. Once there is another one, it is not the oldest.
-        if runs.runs.len() > 1 && runs.runs.front().is_some_and(Run::is_gone) {
-            runs.runs.pop_front();
-        }
-        if let Some(run) = runs.runs.front_mut() {
+        runs.older.pop_front_if(|run| run.is_gone());
+        if let Some(run) = runs.oldest_mut() {
             run.gone += 1;
-            if run.is_gone() && runs.runs.len() > 1 {
-                runs.runs.pop_front();
-            }
         }
+        runs.older.pop_front_if(|run| run.is_gone());
     }
 
     /// The id of the event that stands in the history at `index`, or stood there, if that is known.
     pub fn id_at(&self, index: u64) -> Option<EventId> {
-        self.origins.iter().find_map(|(&origin, runs)| {
-            let at = runs
-                .runs
-                .partition_point(|run| run.index + run.len <= index);
-            let run = runs.runs.get(at).filter(|run| run.index <= index)?;
+        self.all().find_map(|(origin, runs)| {
+            let run = runs.first_not(|run| run.index + run.len <= index);
+            let run = run.filter(|run| run.index <= index)?;
             let seq = run.seq + (index - run.index);
             Some(EventId { origin, seq })
         })
@@ -168,13 +207,13 @@ impl Places {
 
     /// Forgets the origin that has no event here and was heard of least recently.
     fn forget(&mut self) {
-        let former = self
-            .origins
-            .iter()
-            .filter(|(_, runs)| runs.runs.iter().all(Run::is_gone));
+        let former = self.all().filter(|(_, runs)| runs.all().all(Run::is_gone));
         let longest = former.min_by_key(|(_, runs)| runs.last_index);
-        if let Some(origin) = longest.map(|(origin, _)| *origin) {
-            self.origins.remove(&origin);
+        let Some(origin) = longest.map(|(origin, _)| origin) else {
+            return;
+        };
+        if self.others.remove(&origin).is_none() {
+            self.first = None;
         }
     }
 }
@@ -281,7 +320,7 @@ mod tests {
             }
         }
         let held = 3 * MAX_FORMER / 2;
-        assert!((held..=held + MAX_FORMER).contains(&places.origins.len()));
+        assert!((held..=held + MAX_FORMER).contains(&places.count()));
         assert!(places.of(Origin(1)).is_some());
         assert!(places.of(Origin(0)).is_none());
     }

@@ -8,7 +8,8 @@
 
 pub mod key;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::btree_map::{self, BTreeMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use tracing::warn;
@@ -37,14 +38,27 @@ pub struct Retained {
     deleted: BTreeSet<u64>,
     /// The events of the history that have no key.
     unkeyed: VecDeque<u64>,
-    /// The newest event that is to be had nowhere any more though nothing has replaced it.
-    gone: Option<u64>,
+    /// For each [`BLOCK`] of numbers in which there are some, how many events of the state are there: so they need not be
+    /// counted one by one under the log's lock.
+    blocks: BTreeMap<u64, u32>,
+    /// The last events, by their numbers, that are to be had nowhere any more though nothing has replaced them: so many as
+    /// [`GONE_KNOWN`].
+    gone: BTreeSet<u64>,
+    /// The last of those that are not in that list any more.
+    gone_before: Option<u64>,
     bytes: usize,
     limit: usize,
     /// The number of the next event that was before everything here.
     past: u64,
     has_warned: bool,
+    has_warned_of_large: bool,
 }
+
+/// So many numbers are counted together.
+const BLOCK: u64 = 1 << 10;
+
+/// Of so many lost events it is known which they are.
+const GONE_KNOWN: usize = 1 << 10;
 
 impl Retained {
     /// Keeps at most `limit` bytes.
@@ -54,11 +68,14 @@ impl Retained {
             events: BTreeMap::new(),
             deleted: BTreeSet::new(),
             unkeyed: VecDeque::new(),
-            gone: None,
+            blocks: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            gone_before: None,
             bytes: 0,
             limit,
             past: 1,
             has_warned: false,
+            has_warned_of_large: false,
         }
     }
 
@@ -98,7 +115,7 @@ impl Retained {
     pub fn remember(&mut self, event: Event, has_passed: bool) {
         let key = event.key.as_ref();
         let is_known = key.is_none_or(|key| self.by_key.contains_key(key));
-        if !(has_passed && is_known || event.payload.bytes.is_empty()) {
+        if !(has_passed && is_known || is_deletion(&event)) {
             self.put_older(event, None);
         }
     }
@@ -121,6 +138,22 @@ impl Retained {
 
     fn put(&mut self, index: u64, event: Event) {
         let Some(key) = &event.key else { return };
+        let size = cost(&event);
+        if size > self.limit {
+            // Others would go for it, and then it as well. What its key had before is not its state any more.
+            if let Some(before) = self.by_key.remove(key) {
+                self.forget(before);
+            }
+            self.lose(index);
+            if !std::mem::replace(&mut self.has_warned_of_large, true) {
+                let limit = self.limit;
+                warn!(
+                    size,
+                    limit, "an event is larger than --retain-max: its key is not kept"
+                );
+            }
+            return;
+        }
         match self.by_key.get_mut(key) {
             Some(at) => {
                 let before = std::mem::replace(at, index);
@@ -128,10 +161,12 @@ impl Retained {
             }
             None => drop(self.by_key.insert(key.clone(), index)),
         }
-        if event.payload.bytes.is_empty() {
+        if is_deletion(&event) {
             self.deleted.insert(index);
+        } else {
+            *self.blocks.entry(index / BLOCK).or_default() += 1;
         }
-        self.bytes += cost(&event);
+        self.bytes += size;
         self.events.insert(index, event);
         while self.bytes > self.limit {
             self.shrink();
@@ -141,7 +176,14 @@ impl Retained {
     /// Lets go of the event at `index`, but not of its key's place.
     fn forget(&mut self, index: u64) -> Option<Event> {
         let event = self.events.remove(&index)?;
-        self.deleted.remove(&index);
+        if !self.deleted.remove(&index)
+            && let btree_map::Entry::Occupied(mut count) = self.blocks.entry(index / BLOCK)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         self.bytes -= cost(&event);
         Some(event)
     }
@@ -174,28 +216,36 @@ impl Retained {
     }
 
     fn lose(&mut self, index: u64) {
-        self.gone = self.gone.max(Some(index));
+        self.gone.insert(index);
+        if self.gone.len() > GONE_KNOWN {
+            self.gone_before = self.gone_before.max(self.gone.pop_first());
+        }
     }
 
-    /// Whether, among the events from number `from` on, some may be gone that nothing has replaced.
-    pub fn has_lost(&self, from: u64) -> bool {
-        self.gone.is_some_and(|gone| gone >= from)
+    /// Whether, among the events from number `from` up to, without it, `upto`, some may be gone that nothing has replaced. Only
+    /// if more than [`GONE_KNOWN`] have been lost from `upto` on, none of them need be.
+    pub fn has_lost(&self, from: u64, upto: u64) -> bool {
+        self.gone.range(from..upto).next().is_some()
+            || self.gone_before.is_some_and(|gone| gone >= from)
     }
 
-    /// How many keys have not changed since the event before number `upto`.
+    /// How many keys have not changed since the event before number `upto`. Looks at one block of events at most, and at one
+    /// number for each block since.
     pub fn count(&self, upto: u64) -> u64 {
-        let since = self.events.range(upto..);
-        let since = since.filter(|(_, event)| !event.payload.bytes.is_empty());
-        (self.events.len() - self.deleted.len() - since.count()) as u64
+        let block = upto / BLOCK;
+        let last = upto | (BLOCK - 1);
+        let within = self.events.range(upto..=last);
+        let within = within.filter(|(_, event)| !is_deletion(event)).count();
+        let behind = self.blocks.range(block + 1..);
+        let behind: u64 = behind.map(|(_, count)| u64::from(*count)).sum();
+        (self.events.len() - self.deleted.len() - within) as u64 - behind
     }
 
-    /// What is kept of the events from number `from` up to, without it, `upto`; deletions are not.
+    /// What is kept of the events from number `from` up to, without it, `upto`. Deletions are among them, so that whoever looks
+    /// for a few others need not pass over any number of these.
     pub fn state(&self, from: u64, upto: u64) -> impl Iterator<Item = (u64, &Event)> {
-        let events = self
-            .events
-            .range(from..upto)
-            .map(|(at, event)| (*at, event));
-        events.filter(|(_, event)| !event.payload.bytes.is_empty())
+        let events = self.events.range(from..upto);
+        events.map(|(at, event)| (*at, event))
     }
 
     /// The newest of each key among the events from number `from` up to, without it, `upto`; and those numbered without a key.
@@ -215,6 +265,11 @@ impl Retained {
             }
         })
     }
+}
+
+/// Whether it says that its key has no value any more.
+pub(super) fn is_deletion(event: &Event) -> bool {
+    event.payload.bytes.is_empty()
 }
 
 /// Of two events from before this log. Where they are of different origins there are only their times to go by.

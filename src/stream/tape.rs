@@ -22,12 +22,15 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::futures::Notified;
+
 use super::cursor::Cursor;
+use super::head::Head;
 pub use chunk::Chunk;
 use chunk::{ChunkWriter, Within};
 
-/// The first chunk of a tape: a quiet stream costs little.
-const SMALLEST_CHUNK: usize = 4 << 10;
+/// The first chunk of a tape that holds anything: a quiet stream costs little, and one on which nothing happens next to nothing.
+const SMALLEST_CHUNK: usize = 512;
 /// Chunks double up to this size: a busy stream gets long slices, and eviction stays fine-grained.
 const LARGEST_CHUNK: usize = 256 << 10;
 
@@ -43,8 +46,12 @@ pub struct Tape {
     chunks: TapeReader,
     tail: ChunkWriter,
     next_capacity: usize,
-    /// For each chunk of the row, where in it its frames end: to find the frame of an event.
+    /// For each chunk of the row but the last, where in it its frames end: to find the frame of an event.
     ends: VecDeque<Vec<u32>>,
+    /// The same for the last.
+    tail_ends: Vec<u32>,
+    /// Where the second chunk begins, if there is one: until that has become old, there is nothing to let go of.
+    second: Option<u64>,
 }
 
 impl Tape {
@@ -54,15 +61,20 @@ impl Tape {
             position: FIRST_POSITION,
             index,
         };
-        let tail = Chunk::create(start, SMALLEST_CHUNK);
+        let tail = Chunk::create(start, 0);
         let row = VecDeque::from([tail.chunk().clone()]);
         Self {
             chunks: TapeReader {
-                row: Arc::new(Mutex::new(row)),
+                shared: Arc::new(Shared {
+                    row: Mutex::new(row),
+                    head: Head::default(),
+                }),
             },
             tail,
-            next_capacity: SMALLEST_CHUNK * 2,
-            ends: VecDeque::from([vec![]]),
+            next_capacity: SMALLEST_CHUNK,
+            ends: VecDeque::new(),
+            tail_ends: Vec::new(),
+            second: None,
         }
     }
 
@@ -70,9 +82,7 @@ impl Tape {
     pub fn append(&mut self, frame: [&[u8]; 2]) {
         self.put(frame, 1);
         let end = self.end().position - self.tail.chunk().start.position;
-        if let Some(ends) = self.ends.back_mut() {
-            ends.push(end as u32);
-        }
+        self.tail_ends.push(end as u32);
     }
 
     /// Appends and publishes a frame that is no event's. It goes with the next one.
@@ -89,9 +99,10 @@ impl Tape {
         self.next_capacity = (self.next_capacity * 2).min(LARGEST_CHUNK);
         let fits = tail.append(frame, events);
         assert!(fits, "a new chunk has room for its first frame");
-        self.ends.push_back(vec![]);
+        self.ends.push_back(mem::take(&mut self.tail_ends));
         // A reader that finds the old tail sealed must find the next chunk in the row: seal it last.
         self.chunks.lock().push_back(tail.chunk().clone());
+        self.second = self.second.or(Some(tail.chunk().start.index));
         mem::replace(&mut self.tail, tail).seal();
     }
 
@@ -130,6 +141,7 @@ impl Tape {
             ends.push(ends.last().copied().unwrap_or(0) + frame.len() as u32);
         }
         row.push_front(writer.chunk().clone());
+        self.second = row.get(1).map(|chunk| chunk.start.index);
         self.ends.push_front(ends);
         writer.seal();
     }
@@ -146,10 +158,18 @@ impl Tape {
         let row = self.chunks.lock();
         let at = row.partition_point(|chunk| chunk.start.index <= index);
         let at = at.checked_sub(1)?;
-        let start = row[at].start;
+        let mut start = row[at].start;
         let offset = match index - start.index {
+            // A notice that goes with this event may be all that is behind the one before.
+            0 if at > 0 => {
+                start = row[at - 1].start;
+                self.ends[at - 1].last().copied().unwrap_or(0)
+            }
             0 => 0,
-            frames => *self.ends[at].get(frames as usize - 1)?,
+            frames => {
+                let ends = self.ends.get(at).unwrap_or(&self.tail_ends);
+                *ends.get(frames as usize - 1)?
+            }
         };
         Some(Cursor {
             position: start.position + u64::from(offset),
@@ -164,11 +184,15 @@ impl Tape {
 
     /// Lets go of the chunks that hold nothing but frames numbered below `oldest`.
     pub fn evict_before(&mut self, oldest: u64) {
+        if self.second.is_none_or(|second| second > oldest) {
+            return;
+        }
         let mut row = self.chunks.lock();
         while row.get(1).is_some_and(|next| next.start.index <= oldest) {
             row.pop_front();
             self.ends.pop_front();
         }
+        self.second = row.get(1).map(|chunk| chunk.start.index);
     }
 
     /// Lets go of everything: whoever reads here finds out as if history had passed.
@@ -178,12 +202,14 @@ impl Tape {
             position: end.position + CUT,
             ..end
         };
-        let tail = Chunk::create(start, SMALLEST_CHUNK);
+        let tail = Chunk::create(start, 0);
         let mut row = self.chunks.lock();
         row.clear();
         row.push_back(tail.chunk().clone());
         drop(row);
-        self.ends = VecDeque::from([vec![]]);
+        self.ends = VecDeque::new();
+        self.tail_ends = Vec::new();
+        self.second = None;
         mem::replace(&mut self.tail, tail).seal();
     }
 
@@ -194,14 +220,54 @@ impl Tape {
 
     /// Whether nobody holds a reader of this tape any more.
     pub fn is_unread(&self) -> bool {
-        Arc::strong_count(&self.chunks.row) == 1
+        Arc::strong_count(&self.chunks.shared) == 1
     }
 }
 
 /// The reading side: shared, cheap to clone, and without any state of its own.
 #[derive(Clone)]
 pub struct TapeReader {
-    row: Arc<Mutex<VecDeque<Arc<Chunk>>>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    row: Mutex<VecDeque<Arc<Chunk>>>,
+    /// Changes when there is more to read.
+    head: Head,
+}
+
+/// What wakes a reader.
+#[derive(Clone)]
+pub struct Changes {
+    tape: TapeReader,
+    /// What it has looked at.
+    seen: u64,
+}
+
+impl Changes {
+    fn head(&self) -> &Head {
+        &self.tape.shared.head
+    }
+
+    /// Whether there may be more to read.
+    pub fn has_changed(&self) -> bool {
+        self.head().count() != self.seen
+    }
+
+    /// All that is there has been looked at.
+    pub fn mark_seen(&mut self) {
+        self.seen = self.head().count();
+    }
+
+    /// Ready when there may be more to read than when this was called. Whether there was some then is another question.
+    pub fn next(&self) -> Notified<'_> {
+        self.head().next()
+    }
+
+    /// Waits until there may be more to read.
+    pub async fn changed(&mut self) {
+        self.seen = self.head().beyond(self.seen).await;
+    }
 }
 
 /// What a cursor finds on its tape.
@@ -258,6 +324,19 @@ impl std::ops::Deref for Slice<'_> {
 }
 
 impl TapeReader {
+    /// Wakes who waits for more.
+    pub(super) fn tell(&self) {
+        self.shared.head.advance();
+    }
+
+    /// What comes from here on.
+    pub fn changes(&self) -> Changes {
+        Changes {
+            tape: self.clone(),
+            seen: self.shared.head.count(),
+        }
+    }
+
     /// What lies behind `cursor`, as far as it is in one chunk.
     ///
     /// `chunk` remembers where the last look ended: cursors that are near each other, as those of caught-up
@@ -313,7 +392,10 @@ impl TapeReader {
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Chunk>>> {
         // A panic elsewhere cannot leave the row half-changed: each change is one push or pop.
-        self.row.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .row
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -46,9 +46,9 @@ fn a_subscriber_starts_at_the_live_edge() {
 fn an_append_is_seen_even_between_subscribing_and_sleeping() {
     let log = EventLog::new(1 << 20);
     let subscription = log.follow(Format::WebSocket);
-    assert!(!subscription.head.has_changed().expect("the log lives"));
+    assert!(!subscription.head.has_changed());
     log.append(Payload::text("a"));
-    assert!(subscription.head.has_changed().expect("the log lives"));
+    assert!(subscription.head.has_changed());
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_tape_that_nobody_reads_is_dropped_and_a_new_one_starts_at_the_live_edge() {
     for format in Format::ALL {
         drop(log.follow(format));
         log.append(Payload::text("unread"));
-        assert!(log.lock().tapes[format as usize].is_none(), "{format:?}");
+        assert!(log.lock().tapes.get_mut(format).is_none(), "{format:?}");
     }
     let mut again = log.follow(Format::WebSocket);
     assert_eq!(again.cursor.index, FIRST + Format::ALL.len() as u64);

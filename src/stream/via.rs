@@ -1,6 +1,5 @@
 //! The hops that a stream comes through.
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,8 +12,8 @@ use crate::wire::hop::Instance;
 #[derive(Debug)]
 pub struct Via {
     own: Instance,
-    /// By the number of the source.
-    upstreams: Mutex<BTreeMap<usize, Upstream>>,
+    /// With the numbers of their sources, in that order. There is one, as a rule.
+    upstreams: Mutex<Vec<(usize, Upstream)>>,
     /// Woken when an upstream has come, has gone, or has refused.
     changed: Notify,
 }
@@ -68,7 +67,7 @@ impl Via {
     /// The source with this number leads through `path`, the nearest first. Whether that is new.
     pub fn set(&self, source: usize, path: Vec<Instance>) -> bool {
         let mut upstreams = self.lock();
-        let known = &mut upstreams.entry(source).or_default().path;
+        let known = &mut of(&mut upstreams, source).path;
         let is_new = *known != path;
         *known = path;
         is_new
@@ -76,7 +75,7 @@ impl Via {
 
     /// There is an upstream for the source with this number, as it may be shown to anyone.
     pub fn expect(&self, source: usize, url: &str) {
-        self.lock().entry(source).or_default().url = url.into();
+        of(&mut self.lock(), source).url = url.into();
     }
 
     /// The upstream of the source with this number is there.
@@ -104,7 +103,7 @@ impl Via {
     }
 
     fn change(&self, source: usize, change: impl FnOnce(&mut Upstream)) {
-        change(self.lock().entry(source).or_default());
+        change(of(&mut self.lock(), source));
         self.changed.notify_waiters();
     }
 
@@ -115,10 +114,17 @@ impl Via {
             let may_have = |upstream: &&Upstream| {
                 upstream.connected || upstream.has_failed && upstream.refusal.is_none()
             };
-            if upstreams.values().any(|upstream| may_have(&upstream)) {
+            if upstreams
+                .iter()
+                .map(|(_, upstream)| upstream)
+                .any(|upstream| may_have(&upstream))
+            {
                 return Some(Ok(()));
             }
-            let mut refusals = upstreams.values().map(|upstream| &upstream.refusal);
+            let mut refusals = upstreams
+                .iter()
+                .map(|(_, upstream)| upstream)
+                .map(|upstream| &upstream.refusal);
             let first = refusals
                 .next()
                 .map_or(Some(Ok(())), |first| first.clone().map(Err))?;
@@ -128,30 +134,44 @@ impl Via {
     }
 
     /// Waits until all upstreams refuse. Of one that was there before, the word counts only after `patience`.
-    pub async fn refused(&self, patience: Duration) -> Refusal {
-        loop {
-            let (refusal, doubted) = self
-                .until(|upstreams| {
-                    let refusals = upstreams.values().map(|upstream| upstream.refusal.clone());
-                    let refusals: Option<Vec<_>> = refusals.collect();
-                    let refusal = refusals?.into_iter().max_by_key(|refusal| refusal.since)?;
-                    let doubted = upstreams.values().any(|upstream| upstream.was_connected);
-                    Some((refusal, doubted))
-                })
-                .await;
-            let left = patience.saturating_sub(refusal.since.elapsed());
-            if !doubted || left.is_zero() {
-                return refusal;
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "that would hold its arguments twice"
+    )]
+    pub fn refused(&self, patience: Duration) -> impl Future<Output = Refusal> {
+        async move {
+            loop {
+                let (refusal, doubted) = self
+                    .until(|upstreams| {
+                        let refusals = upstreams
+                            .iter()
+                            .map(|(_, upstream)| upstream)
+                            .map(|upstream| upstream.refusal.clone());
+                        let refusals: Option<Vec<_>> = refusals.collect();
+                        let refusal = refusals?.into_iter().max_by_key(|refusal| refusal.since)?;
+                        let doubted = upstreams
+                            .iter()
+                            .map(|(_, upstream)| upstream)
+                            .any(|upstream| upstream.was_connected);
+                        Some((refusal, doubted))
+                    })
+                    .await;
+                let left = patience.saturating_sub(refusal.since.elapsed());
+                if !doubted || left.is_zero() {
+                    return refusal;
+                }
+                drop(refusal);
+                let takes_it_back = self.until(|upstreams| {
+                    let refuses = |upstream: &Upstream| upstream.refusal.is_some();
+                    (!upstreams.iter().map(|(_, upstream)| upstream).all(refuses)).then_some(())
+                });
+                // Seldom, so it is in a box meanwhile.
+                let _ = Box::pin(timeout(left, takes_it_back)).await;
             }
-            let takes_it_back = self.until(|upstreams| {
-                let refuses = |upstream: &Upstream| upstream.refusal.is_some();
-                (!upstreams.values().all(refuses)).then_some(())
-            });
-            let _ = timeout(left, takes_it_back).await;
         }
     }
 
-    async fn until<T>(&self, find: impl Fn(&BTreeMap<usize, Upstream>) -> Option<T>) -> T {
+    async fn until<T>(&self, find: impl Fn(&[(usize, Upstream)]) -> Option<T>) -> T {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             // Register, then check, then sleep.
@@ -165,13 +185,16 @@ impl Via {
 
     /// All upstreams, in the order of their sources.
     pub fn upstreams(&self) -> Vec<Upstream> {
-        self.lock().values().cloned().collect()
+        self.lock()
+            .iter()
+            .map(|(_, upstream)| upstream.clone())
+            .collect()
     }
 
     /// All hops, this one first, each once.
     pub fn path(&self) -> Vec<Instance> {
         let mut path = vec![self.own.clone()];
-        for hop in self.lock().values().flat_map(|upstream| &upstream.path) {
+        for hop in self.lock().iter().flat_map(|(_, upstream)| &upstream.path) {
             if path.len() < LONGEST && path.iter().all(|known| known.id != hop.id) {
                 path.push(hop.clone());
             }
@@ -179,11 +202,24 @@ impl Via {
         path
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Upstream>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(usize, Upstream)>> {
         self.upstreams
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The upstream of the source with this number.
+fn of(upstreams: &mut Vec<(usize, Upstream)>, source: usize) -> &mut Upstream {
+    let at = match upstreams.binary_search_by_key(&source, |(number, _)| *number) {
+        Ok(at) => at,
+        Err(at) => {
+            upstreams.reserve_exact(1);
+            upstreams.insert(at, (source, Upstream::default()));
+            at
+        }
+    };
+    &mut upstreams[at].1
 }
 
 #[cfg(test)]

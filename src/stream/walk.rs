@@ -6,6 +6,8 @@
 //! comes twice, and nothing older comes behind something newer.
 
 use super::cursor::Cursor;
+use super::history::cost;
+use super::retained::is_deletion;
 use super::{EventLog, State};
 use crate::event::{Event, Gap, Merged};
 use crate::wire::Format;
@@ -77,10 +79,16 @@ impl Walk {
 
     /// The next piece, of about so many bytes: one event at least. None at the end.
     pub fn next(&mut self, log: &EventLog, format: Format, len: usize) -> Option<Piece> {
-        if self.at >= self.upto {
-            return None;
-        }
-        let (found, is_all) = self.find(&log.lock(), len);
+        let (found, next) = loop {
+            if self.at >= self.upto {
+                return None;
+            }
+            let (found, next) = self.find(&log.lock(), len);
+            if !found.is_empty() {
+                break (found, next);
+            }
+            self.at = next;
+        };
         let mut piece = Piece {
             bytes: Vec::with_capacity(len),
             frames: Vec::with_capacity(found.len()),
@@ -97,49 +105,52 @@ impl Walk {
             }
             piece.frames.push((piece.bytes.len(), index + 1));
         }
-        let Some(last) = piece.frames.last_mut() else {
-            self.at = self.upto;
-            return None;
-        };
-        if is_all {
-            last.1 = self.upto;
+        if let Some(last) = piece.frames.last_mut() {
+            last.1 = next;
         }
         Some(piece)
     }
 
-    /// The next events, about as long as one piece, and whether there are no others behind them.
-    fn find(&mut self, state: &State, len: usize) -> (Vec<Found>, bool) {
+    /// The next events, about as long as one piece, and where the walk goes on behind them. There may be none, and still some
+    /// behind that.
+    fn find(&mut self, state: &State, len: usize) -> (Vec<Found>, u64) {
         let Some(kept) = &state.kept else {
-            return (Vec::new(), true);
+            return (Vec::new(), self.upto);
         };
-        let mut found = Vec::new();
+        let is_state = matches!(self.what, What::State { .. });
+        let (mut found, mut next) = (Vec::new(), self.upto);
+        // What is passed over takes its time under the lock, too.
         let mut room = len;
-        let mut take = |index, event: &Event, gap: Option<Box<Gap>>| {
+        let mut pass = |index, event: &Event, gap: Option<Box<Gap>>| {
             if room == 0 {
+                next = index;
                 return false;
             }
-            room = room.saturating_sub(super::history::cost(event));
-            let event = event.clone();
-            found.push(Found { index, event, gap });
+            room = room.saturating_sub(cost(event));
+            if !(is_state && is_deletion(event)) {
+                let event = event.clone();
+                found.push(Found { index, event, gap });
+            }
             true
         };
-        let is_all = match &mut self.what {
+        match &mut self.what {
             What::State { .. } => {
                 let mut events = kept.state(self.at, self.upto);
-                events.all(|(index, event)| take(index, event, None))
+                events.all(|(index, event)| pass(index, event, None));
             }
             What::Changes { has_lost, .. } => {
-                *has_lost |= kept.has_lost(self.at);
+                // What is gone from `upto` on comes with the tape, or the tape has let go of it, and the reader is told of that.
+                *has_lost |= kept.has_lost(self.at, self.upto);
                 let mut events = kept.changes(self.at, self.upto);
                 events.all(|(index, event)| match (event, state.history.get(index)) {
-                    (Some(event), _) => take(index, event, None),
-                    (None, Some(entry)) => take(index, &entry.event, entry.gap.clone()),
+                    (Some(event), _) => pass(index, event, None),
+                    (None, Some(entry)) => pass(index, &entry.event, entry.gap.clone()),
                     // It has gone this moment.
                     (None, None) => true,
-                })
+                });
             }
-        };
-        (found, is_all)
+        }
+        (found, next)
     }
 
     /// The first `taken` bytes of a piece have been written: where the frame ends in which that is, and how many frames there are
@@ -204,7 +215,7 @@ impl EventLog {
     /// more, `is_passed` says.
     pub fn catch_up(&self, format: Format, from: u64, is_passed: bool) -> Option<(Cursor, Walk)> {
         let mut state = self.lock();
-        let has_lost = state.kept.as_ref()?.has_lost(from);
+        let has_lost = state.kept.as_ref()?.has_lost(from, state.history.next());
         if has_lost && !is_passed {
             return None;
         }

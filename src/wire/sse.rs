@@ -6,13 +6,14 @@
 
 mod parser;
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use memchr::memchr2;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::RESERVED_TYPES;
 use super::ndjson::{GapObject, MergedObject, SnapshotObject};
@@ -33,6 +34,10 @@ pub const SNAPSHOT_TYPE: &str = "wsevent.snapshot";
 /// The event type that tells of merged events.
 pub const MERGED_TYPE: &str = "wsevent.merged";
 
+/// The event type that tells of the end of a key. The format has no room for keys, and an empty event alone would not say whose
+/// it is; so such a block has the id of the event, and the key as JSON.
+pub const DELETED_TYPE: &str = "wsevent.deleted";
+
 /// How the data of a binary payload begins: a `data:` URL (RFC 2397).
 const BINARY_MARKER: &str = "data:application/octet-stream;base64,";
 
@@ -45,7 +50,35 @@ const MAX_OVERHEAD: usize = 64;
 /// LF for all of them. A type cannot hold a line end at all; CR and LF are left out of it.
 pub fn encode(event: &Event, out: &mut Vec<u8>) {
     writeln!(out, "id: {}", event.id).expect("a Vec takes all that is written");
-    encode_without_id(event, event.event_type.as_deref(), out);
+    match deleted(event) {
+        Some(deleted) => encode_notice(DELETED_TYPE, &deleted, out),
+        None => encode_without_id(event, event.event_type.as_deref(), out),
+    }
+}
+
+/// An empty text with a key: where the state is kept, that key is no more.
+#[derive(Serialize, Deserialize)]
+#[serde(expecting = "an object")]
+struct Deleted<'a> {
+    key: Cow<'a, str>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    event_type: Option<Cow<'a, str>>,
+}
+
+fn deleted(event: &Event) -> Option<Deleted<'_>> {
+    let is_empty_text = event.payload.kind == Kind::Text && event.payload.bytes.is_empty();
+    let key = event.key.as_deref().filter(|_| is_empty_text)?;
+    Some(Deleted {
+        key: key.into(),
+        event_type: event.event_type.as_deref().map(Into::into),
+    })
+}
+
+/// The key and the type of the empty event that the data of a [`DELETED_TYPE`] block with an id tells of.
+pub fn decode_deleted(data: &str) -> Result<(String, Option<String>), String> {
+    let deleted: Deleted = serde_json::from_str(data).map_err(|error| error.to_string())?;
+    let event_type = deleted.event_type.map(Cow::into_owned);
+    Ok((deleted.key.into_owned(), event_type))
 }
 
 /// Appends the block of an event of a snapshot: the same without an id, as a browser that came back behind it would miss what it

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::harness::authority::Authority;
 use crate::harness::client::body::Stream;
 use crate::harness::client::{Client, HANDSHAKE, Head, request};
 use crate::harness::frame::TEXT;
@@ -16,8 +17,8 @@ use crate::harness::wsevent::Hop;
 const SSE: (&str, &str) = ("Accept", "text/event-stream");
 
 /// A hop with topics, and the files that say who may what.
-struct Guarded {
-    hop: Hop,
+pub struct Guarded {
+    pub hop: Hop,
     folder: TempDir,
 }
 
@@ -31,7 +32,7 @@ fn tokens() -> String {
     .concat()
 }
 
-async fn guarded(args: &[&str]) -> Guarded {
+pub async fn guarded(args: &[&str]) -> Guarded {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let path = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);
@@ -408,4 +409,22 @@ async fn everyone_publishes_on_this_machine_only() {
         // It listens.
         drop(Hop::start(args).await);
     }
+}
+
+#[tokio::test]
+async fn certificates_say_who_may_publish_too() {
+    let authority = Authority::new();
+    let [cert, key, ca] =
+        ["server.pem", "server-key.pem", "ca.pem"].map(|name| authority.file(name));
+    let tls = ["--tls-cert", &*cert, "--tls-key", &*key];
+    let exposed = [
+        &["--accept-publish", "--serve-address", "0.0.0.0:0"],
+        &tls[..],
+    ]
+    .concat();
+    let refused = crate::harness::wsevent::output(&exposed, &[]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("--tls-client-ca"), "{said}");
+    drop(Hop::start(&[&exposed[..], &["--tls-client-ca", &ca]].concat()).await);
 }

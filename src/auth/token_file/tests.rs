@@ -41,6 +41,14 @@ fn a_line_says_who_may_what() {
 }
 
 #[test]
+fn a_path_is_understood_however_it_is_spelled() {
+    let tokens = tokens(&format!("alice:{T0K}:/t/a%2db,/t/%c3%a4:subscribe\n"));
+    for path in ["/t/a-b", "/t/%C3%A4"] {
+        assert!(may(&tokens, "t0k", Right::Subscribe, path), "{path}");
+    }
+}
+
+#[test]
 fn several_lines_may_be_about_one_token() {
     let upper = T0K.to_uppercase();
     let tokens = tokens(&format!(

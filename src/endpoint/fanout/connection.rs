@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::info;
 
-use super::{Audience, Overload};
+use super::{Audience, Overload, PASSED_BY};
 use crate::listen::streams::Counted;
 use crate::stream::Subscription;
 use crate::stream::cursor::Cursor;
@@ -410,8 +410,6 @@ fn write_walk(
     }
     Some(Progress::Blocked)
 }
-
-const PASSED_BY: &str = "too slow: history has moved past this subscriber";
 
 /// Stands for "no Close frame" where a code is expected (RFC 6455, section 7.1.5). Never sent.
 const NO_CLOSE: u16 = 1006;

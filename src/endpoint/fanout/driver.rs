@@ -14,19 +14,25 @@
 //! for a walk.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
+use futures_util::task::AtomicWaker;
+use smallvec::SmallVec;
+use tokio::task::{unconstrained, yield_now};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_util::sync::WaitForCancellationFuture;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{Connection, Mode, Progress, Slot};
 use super::{Audience, Ender, Farewell};
-use crate::stream::tape::{Chunk, TapeReader};
+use crate::stream::tape::{Changes, Chunk, TapeReader};
 
 /// A shard's clock ticks this often in a ping interval: how exactly pings and silence are timed.
 const TICKS_PER_PING: u32 = 8;
@@ -42,9 +48,10 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 pub struct Shard {
     audience: Arc<Audience>,
     inbox: Mutex<Inbox>,
-    wake: Notify,
-    /// Counts up [`TICKS_PER_PING`] times in a ping interval while there are subscribers.
-    tick: AtomicU32,
+    /// Wakes the driver.
+    driver: AtomicWaker,
+    /// When its clock was at 0.
+    began: Instant,
     tick_length: Duration,
     stopping: AtomicBool,
     tasks: TaskTracker,
@@ -71,8 +78,8 @@ impl Shard {
         Arc::new(Self {
             audience,
             inbox: Mutex::default(),
-            wake: Notify::new(),
-            tick: AtomicU32::new(0),
+            driver: AtomicWaker::new(),
+            began: Instant::now(),
             tick_length: tick_length.max(Duration::from_millis(1)),
             stopping: AtomicBool::new(false),
             tasks,
@@ -85,23 +92,30 @@ impl Shard {
         &self.audience
     }
 
-    /// The shard's clock.
+    /// The shard's clock: counts up [`TICKS_PER_PING`] times in a ping interval.
     pub fn tick(&self) -> u32 {
-        self.tick.load(Ordering::Relaxed)
+        (self.began.elapsed().as_micros() as u64 / self.tick_length.as_micros() as u64) as u32
+    }
+
+    /// A subscriber has just taken all that it could. Of one that does not speak, that is a sign of life.
+    pub fn note_full(&self, connection: &Connection) {
+        if self.audience.format.is_body() {
+            connection.set_heard(self.tick());
+        }
     }
 
     /// A new subscriber.
-    pub fn join(self: &Arc<Self>, connection: Arc<Connection>, head: watch::Receiver<u64>) {
+    pub fn join(self: &Arc<Self>, connection: Arc<Connection>, head: Changes) {
         let tape = connection.tape().clone();
         let mut inbox = self.lock();
         inbox.commands.push(Command::Join(connection));
         let starts = !mem::replace(&mut inbox.driven, true);
         drop(inbox);
         if starts {
-            self.tasks
-                .spawn(Driver::new(self.clone(), tape, head).run());
+            let mut driver = Driver::new(self.clone(), tape, head);
+            self.tasks.spawn(async move { driver.run().await });
         } else {
-            self.wake.notify_one();
+            self.driver.wake();
         }
     }
 
@@ -117,7 +131,7 @@ impl Shard {
 
     fn send(&self, command: Command) {
         self.lock().commands.push(command);
-        self.wake.notify_one();
+        self.driver.wake();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
@@ -125,17 +139,20 @@ impl Shard {
     }
 }
 
+/// Of a stream with one or two subscribers, they are in the driver itself: nothing else has to be looked up for an event.
+type List = SmallVec<[Arc<Connection>; 2]>;
+
 struct Driver {
     shard: Arc<Shard>,
     tape: TapeReader,
-    head: watch::Receiver<u64>,
-    clock: Interval,
+    head: Changes,
+    alarm: Alarm,
     /// Caught-up subscribers.
-    driven: Vec<Arc<Connection>>,
+    driven: List,
     /// Those whose own tasks write, and those that are behind.
-    parked: Vec<Arc<Connection>>,
+    parked: List,
     /// Those whose own tasks write in any case.
-    own: Vec<Arc<Connection>>,
+    own: List,
     /// Those that are behind though their sockets take what there is, in turns. Some may have blocked or left since.
     behind: VecDeque<Arc<Connection>>,
     /// The oldest position on the tape when the parked ones were last compared with it.
@@ -146,48 +163,142 @@ struct Driver {
     chunk: Option<Arc<Chunk>>,
 }
 
+/// What a driver has to do next.
+enum Next {
+    /// The stream ends.
+    Stop,
+    /// Somebody may be due to be pinged, or silent.
+    Tick,
+    /// There is more to write.
+    Event,
+    /// Somebody has asked for something.
+    Command,
+    /// Those that are behind have their turn.
+    Turn,
+}
+
+/// When a driver next looks who is silent. There is one for each stream, or more, so it is not touched by an event.
+struct Alarm {
+    due: Instant,
+    sleep: Pin<Box<Sleep>>,
+    /// Whether it was due, if somebody has just looked at the clock.
+    looked: Option<bool>,
+    /// Who is woken when it is due, and when the stream ends.
+    told: Option<Waker>,
+}
+
+impl Alarm {
+    fn set(&mut self, due: Instant) {
+        self.due = due;
+        self.sleep.as_mut().reset(due);
+        self.told = None;
+    }
+
+    fn is_due(&mut self) -> bool {
+        let looked = self.looked.take();
+        looked.unwrap_or_else(|| Instant::now() >= self.due)
+    }
+
+    /// Sees to it that the driver is woken when it is due and when `stop` comes. That has to be said once.
+    fn register(&mut self, cx: &mut Context<'_>, stop: Pin<&mut WaitForCancellationFuture<'_>>) {
+        if self
+            .told
+            .as_ref()
+            .is_some_and(|told| told.will_wake(cx.waker()))
+        {
+            return;
+        }
+        // What they say is looked at in any case. Even if this task has had its share of time: later nobody asks again.
+        let _ = pin!(unconstrained(self.sleep.as_mut())).poll(cx);
+        let _ = stop.poll(cx);
+        self.told = Some(cx.waker().clone());
+    }
+}
+
 impl Driver {
-    fn new(shard: Arc<Shard>, tape: TapeReader, head: watch::Receiver<u64>) -> Self {
-        let mut clock = interval(shard.tick_length);
-        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    fn new(shard: Arc<Shard>, tape: TapeReader, head: Changes) -> Self {
+        let due = Instant::now() + shard.tick_length * TICKS_PER_PING;
         Self {
             oldest: tape.oldest().position,
+            alarm: Alarm {
+                due,
+                sleep: Box::pin(sleep_until(due)),
+                looked: None,
+                told: None,
+            },
             shard,
             tape,
             head,
-            clock,
-            driven: Vec::new(),
-            parked: Vec::new(),
-            own: Vec::new(),
+            driven: List::new(),
+            parked: List::new(),
+            own: List::new(),
             behind: VecDeque::new(),
             writes: 0,
             chunk: None,
         }
     }
 
-    async fn run(mut self) {
-        // The log lives as long as its endpoint; should it go, what is left is to see the subscribers off.
-        let mut log_lives = true;
+    /// Runs while there are subscribers.
+    async fn run(&mut self) {
+        let shard = self.shard.clone();
+        let mut stop = pin!(shard.ender.token().cancelled());
         while self.empty_inbox() {
-            tokio::select! {
-                biased;
-                () = self.shard.ender.token().cancelled(), if !self.shard.stopping.load(Ordering::Relaxed) => self.stop(),
-                // Before the events: of these there may always be more.
-                _ = self.clock.tick() => self.keep_alive(),
-                changed = self.head.changed(), if log_lives => {
-                    log_lives = changed.is_ok();
+            match self.next(stop.as_mut()).await {
+                Next::Stop => self.stop(),
+                Next::Tick => {
+                    let ticks = self.keep_alive();
+                    self.alarm.set(Instant::now() + shard.tick_length * ticks);
+                }
+                Next::Event => {
+                    self.head.mark_seen();
                     let start = Instant::now();
                     self.walk().await;
-                    let walk = start.elapsed();
-                    self.catch_up_for(walk);
+                    let now = Instant::now();
+                    self.alarm.looked = Some(now >= self.alarm.due);
+                    self.catch_up_for(now - start);
                     self.end_passed();
-                    self.gather(walk).await;
+                    self.gather(now - start).await;
                 }
-                () = self.shard.wake.notified() => {}
-                // Others run first: they may bring events.
-                () = tokio::task::yield_now(), if !self.behind.is_empty() => self.catch_up(),
+                Next::Command => {}
+                Next::Turn => self.catch_up(),
             }
         }
+    }
+
+    /// Waits for something to do.
+    async fn next(&mut self, mut stop: Pin<&mut WaitForCancellationFuture<'_>>) -> Next {
+        let Self {
+            shard,
+            head,
+            alarm,
+            behind,
+            ..
+        } = self;
+        let mut event = pin!(head.next());
+        let mut turn = pin!(yield_now());
+        poll_fn(|cx| {
+            shard.driver.register(cx.waker());
+            alarm.register(cx, stop.as_mut());
+            if shard.ender.token().is_cancelled() && !shard.stopping.load(Ordering::Relaxed) {
+                return Poll::Ready(Next::Stop);
+            }
+            // Before the events: of these there may always be more.
+            if alarm.is_due() {
+                return Poll::Ready(Next::Tick);
+            }
+            if head.has_changed() || event.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Next::Event);
+            }
+            if !shard.lock().commands.is_empty() {
+                return Poll::Ready(Next::Command);
+            }
+            // Others run first: they may bring events.
+            if !behind.is_empty() && turn.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Next::Turn);
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Carries out what has been asked for; false when there is no subscriber left and this driver is to end.
@@ -198,6 +309,10 @@ impl Driver {
                 if inbox.commands.is_empty() {
                     // Under the lock: who joins from now on sees that a new driver is needed.
                     inbox.driven = self.all().next().is_some();
+                    if !inbox.driven {
+                        // It would keep the memory of this task.
+                        drop(self.shard.driver.take());
+                    }
                     return inbox.driven;
                 }
                 mem::take(&mut inbox.commands)
@@ -246,6 +361,9 @@ impl Driver {
 
     /// However fast events come, those that are behind get on: they get as much time as those that are not.
     fn catch_up_for(&mut self, time: Duration) {
+        if self.behind.is_empty() {
+            return;
+        }
         let start = Instant::now();
         while !self.behind.is_empty() {
             self.catch_up();
@@ -316,8 +434,9 @@ impl Driver {
     /// CPU for writes of a few events each. A pause, short beside the walk, makes fewer and larger ones of them, and
     /// leaves time for the sources. A walk that keeps up never gets here.
     async fn gather(&self, walk: Duration) {
-        if walk >= SHORTEST_PAUSE && self.head.has_changed().unwrap_or(false) {
-            sleep((walk / 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
+        if walk >= SHORTEST_PAUSE && self.head.has_changed() {
+            // Now and then, so it is in a box meanwhile.
+            Box::pin(sleep((walk / 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE))).await;
         }
     }
 
@@ -333,8 +452,11 @@ impl Driver {
                         self.behind.push_back(connection.clone());
                     }
                 }
-                Progress::Blocked | Progress::Closed | Progress::Broken => {
-                    writer.mode = Mode::Parked
+                progress => {
+                    if progress == Progress::Blocked {
+                        self.shard.note_full(connection);
+                    }
+                    writer.mode = Mode::Parked;
                 }
             }
         }
@@ -351,6 +473,9 @@ impl Driver {
 
     /// Sees to those subscribers that others write to and that history has passed by.
     fn end_passed(&mut self) {
+        if self.parked.is_empty() && self.own.is_empty() {
+            return;
+        }
         let oldest = self.tape.oldest().position;
         if oldest == mem::replace(&mut self.oldest, oldest) {
             return;
@@ -362,12 +487,14 @@ impl Driver {
         }
     }
 
-    /// Once a tick: pings who is due, closes who is silent.
-    fn keep_alive(&mut self) {
-        let now = self.shard.tick.load(Ordering::Relaxed).wrapping_add(1);
-        self.shard.tick.store(now, Ordering::Relaxed);
+    /// Pings who is due, closes who is silent; in how many ticks there may be somebody again. Who joins until then is not due
+    /// before.
+    fn keep_alive(&mut self) -> u32 {
+        let now = self.shard.tick();
         let audience = &self.shard.audience;
         let format = audience.format;
+        let patience = audience.patience() * TICKS_PER_PING;
+        let mut next = TICKS_PER_PING;
         for connection in self.all() {
             let mut writer = connection.lock();
             if writer.is_ending() {
@@ -377,21 +504,26 @@ impl Driver {
             if format.is_body() && writer.is_clear() {
                 connection.set_heard(now);
             }
-            if now.wrapping_sub(connection.heard()) > audience.patience() * TICKS_PER_PING {
+            // The clock may have gone on since.
+            let silent = now.wrapping_sub(connection.heard()) as i32;
+            let pinged = now.wrapping_sub(writer.pinged) as i32;
+            let is_silent = silent > patience as i32;
+            let is_due = pinged >= TICKS_PER_PING as i32 && !format.heartbeat().is_empty();
+            if is_silent {
                 writer.end(format, CloseCode::Error, audience.complaint());
-            } else if now.wrapping_sub(writer.pinged) >= TICKS_PER_PING
-                && !writer.has_control()
-                && !format.heartbeat().is_empty()
-            {
+            } else if is_due && !writer.has_control() {
                 // While a pong waits to get out, it is not to be lost to a ping.
                 writer.pinged = now;
                 writer.set_control(format.heartbeat());
             } else {
+                let left = (patience as i32 + 1 - silent).min(TICKS_PER_PING as i32 - pinged);
+                next = next.min(left.max(1) as u32);
                 continue;
             }
             drop(writer);
             connection.task.wake();
         }
+        next
     }
 
     /// The process stops, or the stream does: everybody gets a Close frame.
@@ -414,7 +546,7 @@ impl Driver {
         self.driven.iter().chain(others)
     }
 
-    fn list(&mut self, mode: Mode) -> &mut Vec<Arc<Connection>> {
+    fn list(&mut self, mode: Mode) -> &mut List {
         match mode {
             Mode::Driven => &mut self.driven,
             Mode::Parked => &mut self.parked,

@@ -64,10 +64,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Solo<S> {
                     }
                 }
             };
-            let sent = writer.sent();
+            // Of one that was not blocked, what goes out may be no more than a ping.
+            let (was_blocked, sent) = (writer.mode == Mode::Parked, writer.sent());
             let progress =
                 connection.write_with(&mut writer, &mut chunk, shard.audience(), try_write);
-            if writer.sent() > sent {
+            if was_blocked && writer.sent() > sent {
                 // It takes what it is sent, so it lives, though a ping may be stuck behind what is on its way.
                 connection.set_heard(shard.tick());
             }
@@ -79,6 +80,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Solo<S> {
                 // It has taken a part, and may well take more.
                 Progress::Blocked if !is_full => {}
                 Progress::Blocked => {
+                    if writer.mode == Mode::Own {
+                        shard.note_full(connection);
+                    }
                     writer.mode = Mode::Parked;
                     return ControlFlow::Continue(());
                 }

@@ -8,7 +8,7 @@ fn pattern(text: &str, key_query: &[&str]) -> Pattern {
 }
 
 fn name(pattern: &Pattern, path: &str, query: Option<&str>) -> Option<String> {
-    let path = path::normal(path).ok()?;
+    let path = url_path::normal(path).ok()?;
     let key = pattern.matches(&path).then(|| pattern.key(&path, query));
     Some(key?.ok()?.name.to_string())
 }
@@ -117,7 +117,7 @@ fn the_rest_of_the_path_is_carried_over() {
             "https://u:p@o.example:99/f/%C3%A4%3F?token=t&depth=5",
         ),
     ] {
-        let path = path::normal(path).expect("a path");
+        let path = url_path::normal(path).expect("a path");
         let key = live.key(&path, query).expect("a key");
         assert_eq!(live.upstream(&url(template), &key), url(expected));
     }
@@ -147,7 +147,7 @@ proptest! {
     ) {
         let live = pattern("/live/*", &["q"]);
         let template = Url::parse("wss://user:pass@origin.example:8443/feeds/*?k=v").expect("a URL");
-        let Ok(path) = path::normal(&format!("/live/{rest}")) else { return Ok(()) };
+        let Ok(path) = url_path::normal(&format!("/live/{rest}")) else { return Ok(()) };
         if !live.matches(&path) {
             return Ok(());
         }

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::time::timeout;
 use tokio_rustls::rustls::ClientConfig;
-use tokio_tungstenite::MaybeTlsStream;
+use tokio_util::either::Either;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 use url::Url;
@@ -51,7 +51,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// An upstream, and what has to be known of it from one connection to the next.
 pub struct Client {
-    upstream: Upstream,
+    upstream: Arc<Upstream>,
     accept: &'static str,
     /// Where a permanent redirect has led to.
     moved_to: Option<Url>,
@@ -79,7 +79,7 @@ pub struct Stream {
 
 impl Client {
     /// `accept` is what the stream may be had as: a value of the header Accept.
-    pub fn new(upstream: Upstream, accept: &'static str) -> Self {
+    pub fn new(upstream: Arc<Upstream>, accept: &'static str) -> Self {
         Self {
             upstream,
             accept,
@@ -103,7 +103,7 @@ impl Client {
     /// From here on this is what is asked for.
     pub fn set_url(&mut self, url: Url) {
         if self.upstream.url != url {
-            self.upstream.url = url;
+            Arc::make_mut(&mut self.upstream).url = url;
             self.moved_to = None;
         }
     }
@@ -142,6 +142,14 @@ impl Client {
                 .map_err(|error| Unfit(format!("{status}: {}", reason::of(&error))))?;
             let to = self.upstream.shown(&next);
             debug!(from = self.upstream.shown(url), to, %status, "redirected");
+            if let Some(within) = self.upstream.within.as_ref()
+                && !self.upstream.admits(&next)
+            {
+                let within = self.upstream.shown(within);
+                bail!(Unfit(format!(
+                    "{status}: redirected to {to}, and where clients say the path only redirects below {within} are followed"
+                )));
+            }
             if seen.contains(&next) {
                 bail!(Unfit(format!("redirected in a circle, to {to} again")));
             }
@@ -162,9 +170,8 @@ impl Client {
         };
         let stream = open_stream(url, tls.as_ref()).await?;
         let socket = match &stream {
-            MaybeTlsStream::Rustls(stream) => stream.get_ref().0,
-            MaybeTlsStream::Plain(socket) => socket,
-            _ => unreachable!("there is no other TLS"),
+            Either::Left(socket) => socket,
+            Either::Right(stream) => stream.get_ref().0,
         };
         let keepalive = TcpKeepalive::new()
             .with_time(KEEPALIVE_TIME)

@@ -181,6 +181,18 @@ fn block(item: sse::Item, from_wsevent: bool) -> Item {
         let wrong = |reason| Item::Unusable(format!("a notice: {reason}"));
         return notice.unwrap_or_else(wrong);
     }
+    if let (Some(sse::DELETED_TYPE), Some(Ok(id))) =
+        (event_type.as_deref(), id.as_deref().map(str::parse))
+        && let Ok((key, event_type)) = sse::decode_deleted(&data)
+    {
+        return Item::Known(Event {
+            id,
+            time: event::now(),
+            event_type: event_type.map(Into::into),
+            key: Some(key.into()),
+            payload: Payload::text(""),
+        });
+    }
     let payload = match sse::decode_binary(&data) {
         Some(bytes) => Payload::binary(bytes),
         None => Payload::text(data),

@@ -16,6 +16,7 @@ fn upstream() -> Upstream {
 fn to(url: &str, headers: Vec<(HeaderName, Secret)>) -> Upstream {
     Upstream {
         url: url.parse().expect("a URL"),
+        within: None,
         variables: vec!["v4riable".into()],
         headers,
         talk: Talk::default(),

@@ -8,17 +8,13 @@ use hyper::client::conn::http1;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::source::refusal::{Refused, Unfit};
-use crate::source::upstream::{Upstream, get};
+use crate::source::upstream::{Stream, Upstream, get};
 use crate::wire::RESUMED;
 use crate::wire::hop::{self, SUBPROTOCOL};
-
-type Stream = MaybeTlsStream<TcpStream>;
 
 /// Whether the upstream may have refused because of the subprotocol it was offered. Of these statuses, some say plainly that
 /// it was something else.

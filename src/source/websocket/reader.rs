@@ -1,6 +1,7 @@
 //! Reads one connection after another of the same upstream into the log.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -15,6 +16,7 @@ use super::super::Destination;
 use super::login::{Login, Talk};
 use super::{Connected, Heartbeat, Link, close, complaint, payload};
 use crate::event::{Event, Gap, Payload, Snapshot};
+use crate::shutdown::until_stopped;
 use crate::source::upstream::Upstream;
 use crate::stream::EventLog;
 use crate::wire::Format;
@@ -80,18 +82,18 @@ impl<'a> Reader<'a> {
     /// shown what it is.
     pub async fn read(
         &mut self,
-        connected: Connected,
+        connected: &mut Connected,
         upstream: &Upstream,
         tell: impl FnOnce(),
         stop: &CancellationToken,
     ) -> Result<()> {
-        let Connected {
-            mut link, is_hop, ..
-        } = connected;
-        let following = self.follow(&mut link, upstream, is_hop, tell);
-        let result = match stop.run_until_cancelled(following).await {
-            Some(error) => Err(error),
-            None => Ok(()),
+        let Connected { link, is_hop, .. } = connected;
+        let result = {
+            let following = pin!(self.follow(link, upstream, *is_hop, tell));
+            match until_stopped(stop, following).await {
+                Some(error) => Err(error),
+                None => Ok(()),
+            }
         };
         // What has come of it is better than nothing, and the next connection goes on from there.
         if self.past.is_some() {
@@ -104,7 +106,7 @@ impl<'a> Reader<'a> {
             }),
             Err(error) => complaint(error),
         };
-        close(&mut link, farewell).await;
+        close(link, farewell).await;
         result
     }
 
@@ -118,8 +120,8 @@ impl<'a> Reader<'a> {
     ) -> anyhow::Error {
         let mut heartbeat = Heartbeat::new(upstream.ping_interval);
         let begun = match is_hop {
-            true => self.begin_hop(link, &mut heartbeat).await,
-            false => self.begin_raw(link, &mut heartbeat, &upstream.talk).await,
+            true => Box::pin(self.begin_hop(link, &mut heartbeat)).await,
+            false => Box::pin(self.begin_raw(link, &mut heartbeat, &upstream.talk)).await,
         };
         if let Err(error) = begun {
             return error;

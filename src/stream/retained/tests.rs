@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::event::{EventId, Gap, Origin, Payload};
 
@@ -21,8 +23,15 @@ fn push(kept: &mut Retained, index: u64, key: Option<&str>, len: usize) {
 /// The keys of the state in their order.
 fn keys(kept: &Retained) -> String {
     let events = kept.state(0, u64::MAX);
+    let events = events.filter(|(_, event)| !is_deletion(event));
     let keys = events.map(|(_, event)| event.key.as_deref().expect("a key").to_owned());
     keys.collect::<Vec<_>>().join(" ")
+}
+
+/// Which of the first events are lost.
+fn lost(kept: &Retained) -> Vec<u64> {
+    let is_lost = |index: &u64| kept.has_lost(FIRST + index, FIRST + index + 1);
+    (0..20).filter(is_lost).collect()
 }
 
 #[test]
@@ -43,9 +52,9 @@ fn of_each_key_the_last_event_is_kept_and_an_empty_one_deletes() {
     };
     assert_eq!(changes(0, 6), [2, 3, 4, 5], "the deletion is told, too");
     assert_eq!(changes(3, 5), [3, 4]);
-    assert!(!kept.has_lost(0));
+    assert!(lost(&kept).is_empty());
     kept.let_go(FIRST + 6);
-    assert!(kept.has_lost(FIRST + 5) && !kept.has_lost(FIRST + 6));
+    assert_eq!(lost(&kept), [5]);
     push(&mut kept, 6, Some("b"), 1);
     assert_eq!(keys(&kept), "c a b");
 }
@@ -59,15 +68,73 @@ fn what_does_not_fit_goes_marks_first_and_then_the_oldest() {
     }
     push(&mut kept, 4, Some("a"), 10);
     push(&mut kept, 5, Some("c"), 0);
-    assert!(!kept.has_lost(0));
+    assert!(lost(&kept).is_empty());
     push(&mut kept, 6, Some("e"), 10);
     assert_eq!(keys(&kept), "b d a e", "the mark of c has made room");
-    assert!(kept.has_lost(FIRST + 5) && !kept.has_lost(FIRST + 6));
+    assert_eq!(lost(&kept), [5]);
     push(&mut kept, 7, Some("f"), 10);
     assert_eq!(keys(&kept), "d a e f");
-    push(&mut kept, 8, Some("g"), room);
-    assert_eq!(keys(&kept), "", "it is larger than all there may be");
-    assert_eq!((kept.bytes, kept.by_key.len()), (0, 0));
+    assert_eq!(lost(&kept), [1, 5]);
+}
+
+#[test]
+fn what_is_larger_than_all_there_may_be_costs_no_other_key_its_place() {
+    let room = 4 * cost(&event(1, Some("a"), 10));
+    let mut kept = Retained::new(room);
+    for (index, key) in ["a", "b", "c"].into_iter().enumerate() {
+        push(&mut kept, index as u64, Some(key), 10);
+    }
+    let bytes = kept.bytes;
+    push(&mut kept, 3, Some("big"), room);
+    assert_eq!((keys(&kept), lost(&kept)), ("a b c".to_owned(), vec![3]));
+    assert_eq!((kept.bytes, kept.by_key.len()), (bytes, 3));
+    push(&mut kept, 4, Some("b"), room);
+    assert_eq!(keys(&kept), "a c", "what b was before it is not any more");
+    assert_eq!((lost(&kept), kept.by_key.len()), (vec![3, 4], 2));
+    push(&mut kept, 5, Some("b"), 10);
+    assert_eq!(keys(&kept), "a c b");
+    assert_eq!(kept.count(u64::MAX), 3);
+}
+
+#[test]
+fn only_the_last_losses_are_known_one_by_one() {
+    let mut kept = Retained::new(1 << 20);
+    let known = GONE_KNOWN as u64;
+    for index in 0..2 * known {
+        push(&mut kept, index, None, 0);
+    }
+    kept.let_go(FIRST + known);
+    assert!(!kept.has_lost(FIRST + known, FIRST + 2 * known));
+    kept.let_go(FIRST + known + 1);
+    assert_eq!(kept.gone.len(), GONE_KNOWN);
+    assert!(
+        kept.has_lost(FIRST, FIRST + 1),
+        "the first one still counts"
+    );
+    assert!(kept.has_lost(FIRST + known, FIRST + 2 * known));
+    assert!(!kept.has_lost(FIRST + known + 1, FIRST + 2 * known));
+}
+
+proptest! {
+    #[test]
+    fn the_count_is_what_a_walk_would_find(
+        steps in proptest::collection::vec((0u64..40, 0u64..700, 0usize..4), 1..120),
+        upto in proptest::collection::vec(0u64..50_000, 8),
+        room in 500usize..20_000,
+    ) {
+        let mut kept = Retained::new(room);
+        let mut index = 0;
+        for (key, step, len) in steps {
+            index += 1 + step;
+            push(&mut kept, index, Some(&format!("k{key}")), len * 10);
+        }
+        let ends = [0, FIRST, FIRST + index, FIRST + index + 1, u64::MAX];
+        for upto in ends.into_iter().chain(upto.into_iter().map(|upto| FIRST + upto)) {
+            let state = kept.state(0, upto).filter(|(_, event)| !is_deletion(event));
+            prop_assert_eq!(kept.count(upto), state.count() as u64);
+        }
+        prop_assert!(kept.blocks.values().all(|count| *count > 0));
+    }
 }
 
 #[test]
@@ -109,5 +176,5 @@ fn a_gap_before_a_key_is_not_passed_over_in_silence() {
         ..event(1, Some("a"), 1).into()
     };
     kept.push(FIRST, &entry);
-    assert!(kept.has_lost(FIRST) && !kept.has_lost(FIRST + 1));
+    assert_eq!(lost(&kept), [0]);
 }

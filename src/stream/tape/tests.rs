@@ -80,8 +80,8 @@ fn chunks_go_when_all_their_frames_are_old() {
     let mut tape = Tape::new(1);
     let reader = tape.reader();
     let start = tape.end();
-    for _ in 0..100 {
-        tape.append([&[0; 10], &[0; 1_000]]);
+    for _ in 0..1_000 {
+        tape.append([&[0; 10], &[0; 110]]);
     }
     assert_eq!(reader.oldest(), start);
     // The first chunk holds four of these frames: evicting three of them must keep it.
@@ -92,7 +92,7 @@ fn chunks_go_when_all_their_frames_are_old() {
     ));
     tape.evict_before(5);
     assert!(matches!(reader.pending(start, &mut None), Pending::Evicted));
-    assert_eq!(reader.oldest().position, start.position + 4 * 1_010);
+    assert_eq!(reader.oldest().position, start.position + 4 * 120);
     assert_eq!(Some(reader.oldest()), tape.before(5));
 }
 

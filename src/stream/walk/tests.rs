@@ -311,3 +311,45 @@ fn a_lost_event_without_a_key_is_told() {
     reader.read(&log, usize::MAX, false);
     assert!(!reader.has_gap);
 }
+
+#[test]
+fn only_what_is_lost_on_its_way_is_told_at_the_end_of_a_walk() {
+    for (loses_before, has_gap) in [(false, false), (true, true)] {
+        let log = log(20, 10_000);
+        let mut reader = Reader::join(&log, &Wish::Live);
+        reader.read(&log, usize::MAX, false);
+        append(&log, Some("a"), "1");
+        for data in ["2", "3"] {
+            append(&log, None, data);
+        }
+        reader.read(&log, 1, true);
+        assert!(reader.subscription.walk.is_some(), "it is on its way");
+        if loses_before {
+            for _ in 0..20 {
+                append(&log, Some("b"), "4");
+            }
+        }
+        // Not kept, but on the tape behind the walk.
+        append(&log, Some("big"), &"x".repeat(20_000));
+        reader.read(&log, usize::MAX, false);
+        assert_eq!(reader.state["big"].len(), 20_000);
+        assert_eq!(reader.has_gap, has_gap);
+    }
+}
+
+#[test]
+fn deletions_however_many_are_passed_over_piece_by_piece() {
+    let log = log(1, usize::MAX);
+    append(&log, Some("first"), "1");
+    for number in 0..100 {
+        append(&log, Some(&format!("{number}")), "");
+    }
+    append(&log, Some("last"), "2");
+    let mut walk = Walk::through_state(u64::MAX, vec![]);
+    let (found, _) = walk.find(&log.lock(), 1_000);
+    assert_eq!(found.len(), 1, "the other is behind the deletions");
+    let mut reader = Reader::join(&log, &Wish::Live);
+    reader.read(&log, usize::MAX, false);
+    let keys: Vec<_> = reader.state.into_keys().collect();
+    assert_eq!(keys, ["first", "last"]);
+}

@@ -43,7 +43,10 @@ fn delimiters(bytes: &[u8]) -> Vec<usize> {
 fn text_becomes_lines() {
     let cases = [
         ("hello", "data: hello\n"),
-        ("", "data: \n"),
+        (
+            "",
+            "event: wsevent.deleted\ndata: {\"key\":\"not on this wire\"}\n",
+        ),
         (" a", "data:  a\n"),
         (":a", "data: :a\n"),
         ("a\nb", "data: a\ndata: b\n"),
@@ -150,13 +153,18 @@ proptest! {
             encode(event, &mut stream);
             let text = String::from_utf8_lossy(&event.payload.bytes);
             let event_type = event.event_type.as_deref().unwrap_or_default();
+            if let (Some(key), Kind::Text, "") = (&event.key, event.payload.kind, &*text) {
+                let deleted = (key.to_string(), event.event_type.as_deref().map(str::to_owned));
+                expected.push((event.id.to_string(), DELETED_TYPE.to_owned(), Err(deleted)));
+                continue;
+            }
             expected.push((
                 event.id.to_string(),
                 event_type.replace(['\r', '\n'], ""),
-                match event.payload.kind {
+                Ok(match event.payload.kind {
                     Kind::Text => Payload::text(text.replace("\r\n", "\n").replace('\r', "\n")),
                     Kind::Binary => event.payload.clone(),
-                },
+                }),
             ));
         }
         let mut decoded = vec![];
@@ -165,8 +173,11 @@ proptest! {
                 panic!("not an event with an id: {item:?}");
             };
             let payload = match decode_binary(&data) {
-                Some(bytes) => Payload::binary(bytes),
-                None => Payload::text(data),
+                _ if event_type.as_deref() == Some(DELETED_TYPE) => {
+                    Err(decode_deleted(&data).expect("it has a key"))
+                }
+                Some(bytes) => Ok(Payload::binary(bytes)),
+                None => Ok(Payload::text(data)),
             };
             let id = last_event_id.as_deref().unwrap_or_default().to_owned();
             decoded.push((id, event_type.unwrap_or_default(), payload));

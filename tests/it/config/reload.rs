@@ -167,3 +167,37 @@ async fn without_a_file_sighup_ends_nothing() {
     hop.signal(Signal::HUP);
     reader.messages(1_000).await;
 }
+
+#[tokio::test]
+async fn tokens_come_before_routes_and_do_not_stand_in_their_way() {
+    let tokens = File::new("anonymous:-:*:subscribe\n");
+    let head = format!("auth-token-file = \"{}\"\n", tokens.path());
+    let file = File::new(&(head.clone() + &route("/a", "")));
+    let hop = file.hop(&[]).await;
+    let mut reader = subscriber(&hop, "/a").await;
+    tokens.becomes("broken");
+    file.becomes(&(head + &route("/a", "") + &route("/b", "")));
+    hop.signal(Signal::HUP);
+    hop.logged(RELOADED).await;
+    // It was said before.
+    assert_eq!(
+        hop.count("cannot load the access files again, the old rules stay"),
+        1
+    );
+    subscriber(&hop, "/b").await;
+    reader.messages(1).await;
+}
+
+#[tokio::test]
+async fn the_list_of_a_route_has_none_of_another() {
+    let file = File::new(&(route("/a/*", "") + &route("/b/*", "")));
+    let hop = file.hop(&[]).await;
+    let _there = subscriber(&hop, "/a/x").await;
+    let mut client = Client::connect(hop.address).await;
+    for (target, count) in [("/a/?of=/a/x", 1), ("/b/?of=/a/x", 0), ("/?of=/a/x", 1)] {
+        let (_, body) = client.get(target, &[]).await;
+        let list: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        let streams = list["streams"].as_array().expect("a list");
+        assert_eq!(streams.len(), count, "{target}");
+    }
+}

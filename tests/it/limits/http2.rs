@@ -1,5 +1,7 @@
 //! What a client may do on one HTTP/2 connection, as bytes: no client of HTTP/2 would.
 
+mod unread;
+
 use super::refusal;
 use crate::harness::client::Client;
 use crate::harness::wsevent::Hop;
@@ -50,25 +52,31 @@ fn get(path: &str) -> Vec<u8> {
 
 /// A connection after its preface.
 async fn connected(hop: &Hop) -> Client {
+    connected_with(hop, b"").await
+}
+
+/// A connection after its preface, with these settings (RFC 9113, section 6.5.1).
+async fn connected_with(hop: &Hop, settings: &[u8]) -> Client {
     let mut client = Client::connect(hop.address).await;
     client
-        .send([PREFACE, &frame(SETTINGS, 0, 0, b"")].concat())
+        .send([PREFACE, &frame(SETTINGS, 0, 0, settings)].concat())
         .await;
     client
 }
 
-/// The next frame: its type, its stream, and its payload.
-async fn next(client: &mut Client) -> (u8, u32, Vec<u8>) {
+/// The next frame: its type, its flags, its stream, and its payload.
+async fn next(client: &mut Client) -> (u8, u8, u32, Vec<u8>) {
     let head = client.bytes(9).await;
     let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
     let stream = u32::from_be_bytes(head[5..].try_into().expect("four bytes"));
-    (head[3], stream, client.bytes(len as usize).await)
+    let payload = client.bytes(len as usize).await;
+    (head[3], head[4], stream, payload)
 }
 
 /// The next frame of this type on this stream.
 async fn wait_for(client: &mut Client, kind: u8, stream: u32) -> Vec<u8> {
     loop {
-        let (found, on, payload) = next(client).await;
+        let (found, _, on, payload) = next(client).await;
         if (found, on) == (kind, stream) {
             return payload;
         }

@@ -147,3 +147,58 @@ async fn a_black_hole_is_one_that_is_away() {
     link.send(Message::text("no hole")).await;
     assert_eq!(clients[0].message().await, Message::text("no hole"));
 }
+
+#[tokio::test]
+async fn a_redirect_leads_to_nowhere_but_below_the_template() {
+    let upstream = Upstream::new();
+    let elsewhere = Upstream::new();
+    let at = upstream.address();
+    let url = format!("http://{at}/feeds/*");
+    let hop = Hop::start(&["--serve-path", "/live/*", "--consume", &url]).await;
+    for (path, to) in [
+        ("/live/a", format!("http://{}/feeds/a", elsewhere.address())),
+        ("/live/b", "/admin".to_owned()),
+        ("/live/c", "/feeds/../admin".to_owned()),
+    ] {
+        let mut client = Client::connect(hop.address).await;
+        client
+            .send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+            .await;
+        upstream.asked().await.redirect(302, &to).await;
+        let head = client.head().await;
+        assert_eq!(head.status, 502, "{to}");
+        let said = client.body(&head).await;
+        let below = format!("only redirects below http://{at}/feeds/ are followed");
+        assert!(said.contains(&below), "{said}");
+    }
+    let mut client = Client::connect(hop.address).await;
+    client
+        .send("GET /live/d HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await;
+    upstream.asked().await.redirect(302, "/feeds/e/f").await;
+    let mut asked = upstream.asked().await;
+    assert_eq!(asked.line(), "GET /feeds/e/f HTTP/1.1");
+    asked
+        .send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        .await;
+    assert_eq!(client.head().await.status, 200);
+}
+
+#[tokio::test]
+async fn that_there_is_no_more_to_come_is_said_without_a_word() {
+    let upstream = Upstream::new();
+    let url = format!("http://{}/feeds/*", upstream.address());
+    let hop = Hop::start(&["--serve-path", "/live/*", "--consume", &url]).await;
+    let mut client = Client::connect(hop.address).await;
+    client
+        .send("GET /live/a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await;
+    let asked = upstream.asked().await;
+    asked.answer("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let head = client.head().await;
+    assert_eq!(head.status, 204);
+    assert_eq!(head.header("content-type"), "");
+    assert_eq!(head.header("content-length"), "");
+    // Nothing is left before the next answer.
+    assert_eq!(client.get("/", &[]).await.0.status, 200);
+}

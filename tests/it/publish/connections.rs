@@ -195,3 +195,27 @@ async fn curl_publishes() {
         assert_eq!(subscriber.message().await, Message::text(input));
     }
 }
+
+#[tokio::test]
+async fn a_name_that_leads_to_this_machine_does_not_make_a_page_ours() {
+    let own = hop(&[]).await;
+    let named = hop(&["--allow-origin", "http://evil.example"]).await;
+    let host = ("Host", "evil.example");
+    for (hop, headers, status) in [
+        (&own, &[host, ("Origin", "http://evil.example")][..], 403),
+        (&named, &[host, ("Origin", "http://evil.example")], 202),
+        // No browser, perhaps through a proxy.
+        (&own, &[host], 202),
+        (&own, &[host, ("Sec-Fetch-Site", "cross-site")], 403),
+    ] {
+        let mut client = Client::connect(hop.address).await;
+        let headers = [headers, &[("Content-Length", "1")]].concat();
+        let head = request("POST /events HTTP/1.1", &headers);
+        client.send([head.as_bytes(), b"x"].concat()).await;
+        let head = client.head().await;
+        assert_eq!(head.status, status, "{headers:?}");
+        if status == 403 {
+            assert!(client.body(&head).await.contains("--allow-origin"));
+        }
+    }
+}

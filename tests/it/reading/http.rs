@@ -79,6 +79,9 @@ async fn options_name_the_methods() {
     ] {
         let hop = Hop::quiet(args).await;
         let mut client = Client::connect(hop.address).await;
+        client.send(request("OPTIONS * HTTP/1.1", &[HOST])).await;
+        let head = client.head().await;
+        assert_eq!((head.status, head.header("allow")), (204, allow));
         for (target, allow) in [("/events", allow), ("/", "GET, HEAD, OPTIONS")] {
             let line = format!("OPTIONS {target} HTTP/1.1");
             client.send(request(&line, &[HOST])).await;

@@ -10,6 +10,7 @@ async fn silent(headers: &str) -> (Stream, TcpStream) {
     let address = listener.local_addr().expect("an address");
     let upstream = Upstream {
         url: Url::parse(&format!("http://{address}/")).expect("a URL"),
+        within: None,
         variables: vec![],
         headers: vec![],
         talk: Talk::default(),
@@ -27,7 +28,7 @@ async fn silent(headers: &str) -> (Stream, TcpStream) {
         socket.write_all(head.as_bytes()).await.expect("it reads");
         socket
     };
-    let mut client = Client::new(upstream, EVENT_STREAM_OR_NDJSON);
+    let mut client = Client::new(upstream.into(), EVENT_STREAM_OR_NDJSON);
     match tokio::join!(client.open(), serve) {
         (Ok(Answer::Stream(stream)), socket) => (*stream, socket),
         (Ok(Answer::NoContent), _) => panic!("no 204 was sent"),

@@ -26,7 +26,10 @@ async fn failure(url: &str, tls: Option<&Arc<ClientConfig>>) -> anyhow::Error {
     upstream.tls = tls.cloned();
     let result = match upstream.url.scheme() {
         "ws" | "wss" => Offer::default().connect(&upstream).await.map(drop),
-        _ => Client::new(upstream, EVENT_STREAM).open().await.map(drop),
+        _ => Client::new(upstream.into(), EVENT_STREAM)
+            .open()
+            .await
+            .map(drop),
     };
     result.expect_err("it fails")
 }

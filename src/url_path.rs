@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Why a path cannot be the path of a stream.
+/// Why a path cannot be the path of a stream, nor a right be for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wrong(pub &'static str);
 
