@@ -197,7 +197,11 @@ pub async fn open_stream(url: &Url, tls: Option<&Arc<ClientConfig>>) -> Result<S
     Ok(Either::Right(connected.into()))
 }
 
-/// What answers a TLS handshake with anything else does not speak TLS.
+const UNTRUSTED: &str =
+    "nobody that is trusted here has signed its certificate: say who has with --consume-ca";
+
+/// What answers a TLS handshake with anything else does not speak TLS. What is wrong with a certificate is said so that it can be
+/// put right, where that is not plain.
 fn no_tls(url: &Url, error: io::Error) -> anyhow::Error {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     match cause {
@@ -208,12 +212,23 @@ fn no_tls(url: &Url, error: io::Error) -> anyhow::Error {
             ))
             .into()
         }
-        Some(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)) => anyhow::Error::new(
-            error,
-        )
-        .context(
-            "nobody that is trusted here has signed its certificate: say who has with --consume-ca",
-        ),
+        Some(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            anyhow::Error::new(error).context(UNTRUSTED)
+        }
+        // One that is trusted has the name of who has signed it, and another kind of key.
+        Some(TlsError::InvalidCertificate(
+            CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
+        )) => Unfit(UNTRUSTED.to_owned()).into(),
+        // What `openssl req -x509` makes, if it is not told otherwise.
+        Some(TlsError::InvalidCertificate(CertificateError::Other(other)))
+            if other.to_string() == "CaUsedAsEndEntity" =>
+        {
+            Unfit(
+                "its certificate is that of a CA, which cannot be a server's as well: make it with basicConstraints CA:FALSE"
+                    .to_owned(),
+            )
+            .into()
+        }
         _ => error.into(),
     }
 }

@@ -207,6 +207,34 @@ async fn an_upstream_with_an_unknown_ca_is_not_trusted() {
     assert!(reason.contains("certificate"), "{reason}");
 }
 
+/// Somebody who is trusted may have the same name, and sign with another kind of key.
+#[tokio::test]
+async fn an_unknown_ca_is_told_whatever_names_there_are() {
+    let private = Private::new(&["localhost"]);
+    let mut params = CertificateParams::new([]).expect("no names are good names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+    let namesake = CertifiedIssuer::self_signed(params, key).expect("a CA");
+    std::fs::write(private.ca(), namesake.pem()).expect("the folder is ours");
+    let reason = distrusted(&private, &["--consume-ca", private.ca()]).await;
+    let expected =
+        "nobody that is trusted here has signed its certificate: say who has with --consume-ca";
+    assert_eq!(reason, expected);
+}
+
+/// `openssl req -x509` makes such ones.
+#[tokio::test]
+async fn a_certificate_that_is_a_ca_is_told_as_what_it_is() {
+    let private = Private::with(&["localhost"], |params| {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    });
+    let reason = distrusted(&private, &["--consume-ca", private.ca()]).await;
+    assert!(
+        reason.ends_with("with basicConstraints CA:FALSE"),
+        "{reason}"
+    );
+}
+
 #[tokio::test]
 async fn a_certificate_for_another_name_is_not_trusted() {
     let private = Private::new(&["elsewhere.example"]);
