@@ -182,4 +182,15 @@ mod tests {
             }
         }
     }
+
+    /// Connecting takes some thousand bytes, for a moment; that must not become a part of what there is afterwards.
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn a_source_that_waits_is_small() {
+        fn future<F>(_: fn(Arc<Upstream>, Destination, CancellationToken) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(future(websocket::consume) <= 1_280);
+        assert!(future(http::consume) <= 1_792);
+    }
 }

@@ -311,3 +311,17 @@ async fn names_have_a_bound() {
     assert_eq!(status(1_000), Ok(()));
     assert_eq!(status(1_100), Err(StatusCode::URI_TOO_LONG));
 }
+
+/// There may be as many streams as subscribers, so what each has is weighed: in bytes, on a machine of 64 bits. Who makes
+/// something larger has to say here that it is meant, and to look at `cargo bench --bench streams -- A`.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn a_stream_is_small() {
+    fn future<A, B, F>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+    assert!(size_of::<Served>() <= 256);
+    assert!(size_of::<EventLog>() <= 576);
+    assert!(size_of::<crate::stream::via::Via>() <= 96);
+    assert!(future(Route::while_used) <= 400);
+}

@@ -229,3 +229,15 @@ fn readers_and_the_writer_run_at_the_same_time() {
         }
     });
 }
+
+#[test]
+fn a_tape_has_room_for_nothing_before_there_is_something() {
+    let mut tape = Tape::new(1);
+    assert!(!tape.tail.append([b"a", b""], 1), "room that nobody needs");
+    tape.append([b"a", b""]);
+    assert!(!tape.tail.append([&[0; SMALLEST_CHUNK], b""], 1));
+    let mut cut = Tape::new(1);
+    cut.append([b"a", b""]);
+    cut.cut_off();
+    assert!(!cut.tail.append([b"a", b""], 1), "room that nobody needs");
+}
