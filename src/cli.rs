@@ -2,6 +2,7 @@
 
 mod args;
 mod auth;
+mod bus;
 pub mod check;
 pub mod config;
 mod connect;

@@ -143,18 +143,34 @@ impl Payload {
 pub struct EventId {
     /// The instance where the event got this id.
     pub origin: Origin,
-    /// Counts up from 1 without holes.
+    /// Counts up from 1; without holes, if the origin [counts](Origin::counts).
     pub seq: u64,
 }
 
-/// The random 64-bit id of an instance, shown as 13 characters of Crockford's base32.
+/// Where an event has its number from: the random 63-bit id of an instance, or the name of a store that numbers its entries
+/// itself. Shown as 13 characters of Crockford's base32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Origin(pub u64);
 
 impl Origin {
+    /// Marks a store: the first of the 13 characters is one of 8 to F.
+    const STORE: u64 = 1 << 63;
+
     /// A new random origin; one is drawn for each log at start, so that a restarted instance never reuses an id.
     pub fn random() -> Self {
-        Self(rand::random())
+        Self(rand::random::<u64>() & !Self::STORE)
+    }
+
+    /// A store whose entries bear numbers already, such as a stream of a bus: the same for all who read it, and whenever. `name` is
+    /// a hash of what it is called.
+    pub fn store(name: u64) -> Self {
+        Self(name | Self::STORE)
+    }
+
+    /// Whether its numbers have no holes, so that a number that is skipped is an event that is missing. Those of a store may:
+    /// what it has deleted, or what a filter leaves out, was never a part of the stream.
+    pub fn counts(self) -> bool {
+        self.0 & Self::STORE == 0
     }
 }
 

@@ -19,6 +19,7 @@
 //! - [`http_message`], [`tls`]: what hyper and rustls leave to those who use them; [`url_path`]: the one spelling of a path.
 //! - [`proxy`]: the other way to stand between: bytes pass as they are, over a connection for each client. It knows nothing of
 //!   events.
+//! - [`bus`]: source and endpoint in one, for streams that somebody else's system keeps or spreads: Redis, NATS, ZeroMQ, webhooks.
 //! - [`client`]: `wsevent tail`, `wsevent publish`.
 //! - [`cli`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
 //!
@@ -29,6 +30,7 @@
 #![deny(unsafe_code)]
 
 pub mod auth;
+pub mod bus;
 pub mod cli;
 pub mod client;
 pub mod endpoint;

@@ -8,6 +8,7 @@
 //!   route     policy
 //! ```
 
+pub mod buses;
 pub mod find;
 pub mod pattern;
 pub mod served;
@@ -36,6 +37,7 @@ use crate::stream::EventLog;
 use crate::stream::history::Limits;
 use crate::stream::retained::Retain;
 use crate::stream::via::Refusal;
+use buses::Buses;
 use find::{NoStream, Place};
 use pattern::{Key, Pattern};
 use served::{Lease, Served};
@@ -56,6 +58,8 @@ pub struct Policy {
     pub pattern: Pattern,
     /// What is consumed; of a pattern with a star, templates.
     pub upstreams: Vec<Upstream>,
+    /// The buses.
+    pub buses: Buses,
     /// Random events, if wanted.
     pub produce: Option<Produce>,
     /// The bounds of each stream's history.
@@ -104,6 +108,8 @@ impl Policy {
     fn continues(&self, former: &Self) -> bool {
         let mut upstreams = self.upstreams.iter().chain(&former.upstreams);
         upstreams.next().is_none()
+            && self.buses.is_empty()
+            && former.buses.is_empty()
             && self.pattern == former.pattern
             && self.history == former.history
             && self.retain == former.retain
@@ -405,13 +411,7 @@ impl Route {
     /// A new stream in `log`, and its sources.
     fn begin(&self, key: &Key, log: Arc<EventLog>) -> Arc<Served> {
         let policy = &self.policy;
-        let stream = Arc::new(Served::new(
-            key.name.clone(),
-            policy.clone(),
-            (log, &self.own.address),
-            self.gone.child(),
-            (&self.own.tasks, self.publish_rate.as_ref()),
-        ));
+        let ender = self.gone.child();
         let upstreams = policy.upstreams.iter().map(|template| Upstream {
             within: policy.pattern.upstreams(&template.url),
             url: policy.pattern.upstream(&template.url, key),
@@ -419,10 +419,26 @@ impl Route {
         });
         let produce = policy.produce.clone().map(Source::Produce);
         let sources = produce.into_iter().chain(upstreams.map(Source::from));
-        for (number, source) in sources.enumerate() {
-            source.announce(&stream.log, &stream.via, number);
+        let publishes = policy.subscribers.accept_publish;
+        let buses = policy.buses.of_stream(&policy.pattern, key);
+        let (connections, sources) = buses.connect(
+            &log,
+            (sources.collect(), publishes),
+            policy.history,
+            (&self.own.tasks, ender.token()),
+        );
+        let stream = Arc::new(Served::new(
+            key.name.clone(),
+            policy.clone(),
+            (log, &self.own.address),
+            connections,
+            ender,
+            (&self.own.tasks, self.publish_rate.as_ref()),
+        ));
+        for (number, (source, log)) in sources.into_iter().enumerate() {
+            source.announce(&log, &stream.via, number);
             let to = Destination {
-                log: stream.log.clone(),
+                log,
                 via: stream.via.clone(),
                 number,
                 on_demand: policy.pattern.is_on_demand(),

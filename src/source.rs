@@ -1,6 +1,7 @@
 //! Sources: what brings events into a stream. The mirror image of [`crate::endpoint`].
 
 pub mod http;
+pub mod presence;
 pub mod produce;
 pub mod publish;
 pub mod refusal;
@@ -16,6 +17,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bus::figures::Figures;
+use crate::bus::{Bus, read};
 use crate::shutdown::until_stopped;
 use crate::stream::EventLog;
 use crate::stream::via::Via;
@@ -42,6 +45,8 @@ pub enum Source {
     WebSocket(Arc<Upstream>),
     /// Another server's event stream, over plain HTTP: server-sent events or NDJSON.
     Http(Arc<Upstream>),
+    /// A bus, and what is counted of it.
+    Bus(Arc<Bus>, Arc<Figures>),
 }
 
 impl From<Upstream> for Source {
@@ -62,9 +67,15 @@ impl Source {
             Self::WebSocket(upstream) | Self::Http(upstream) => {
                 via.expect(number, &upstream.to_string());
             }
+            Self::Bus(bus, _) => via.expect(number, &bus.to_string()),
         }
-        // Another hop will tell what was before.
-        if matches!(self, Self::WebSocket(_)) {
+        let tells_past = match self {
+            // Another hop will tell what was before.
+            Self::WebSocket(_) => true,
+            Self::Bus(bus, _) => bus.is_durable(),
+            Self::Produce(_) | Self::Http(_) => false,
+        };
+        if tells_past {
             log.expect_past();
         }
     }
@@ -81,6 +92,7 @@ impl Source {
                 drop(tasks.spawn(websocket::consume(upstream, to, stop)));
             }
             Self::Http(upstream) => drop(tasks.spawn(http::consume(upstream, to, stop))),
+            Self::Bus(bus, figures) => drop(tasks.spawn(read::consume(bus, figures, to, stop))),
         }
     }
 }

@@ -9,6 +9,7 @@
 //!   sleep could be missed.
 
 pub mod cursor;
+pub mod follow;
 pub mod head;
 pub mod history;
 pub mod join;
@@ -325,6 +326,16 @@ impl EventLog {
         state.history.get(last).map(|entry| entry.event.id)
     }
 
+    /// Whether there has been an event of this origin, as far as that is remembered.
+    pub fn knows(&self, origin: Origin) -> bool {
+        self.lock().history.places().of(origin).is_some()
+    }
+
+    /// The bounds of its history.
+    pub fn limits(&self) -> Limits {
+        self.lock().history.limits()
+    }
+
     /// So many bytes of history are kept.
     pub fn capacity(&self) -> usize {
         self.lock().history.limits().bytes
@@ -360,7 +371,7 @@ impl EventLog {
 
 /// What is missing between the event `last` of an origin and the one that came next from there.
 fn hole(last: u64, next: EventId) -> Option<Gap> {
-    (next.seq > last + 1).then(|| Gap {
+    (next.origin.counts() && next.seq > last + 1).then(|| Gap {
         after: Some(EventId { seq: last, ..next }.to_string().into()),
         next: Some(next),
         lost: Some(next.seq - last - 1),

@@ -13,7 +13,7 @@ use super::tls::ClientTlsArgs;
 use super::{Usage, given, is_from_variable, lines, values};
 use crate::reason;
 use crate::source::secret::{self, Secret};
-use crate::source::upstream::{Upstream, header_value};
+use crate::source::upstream::{self, Upstream, header_value};
 use crate::source::websocket::login::{Keepalive, Step, Talk};
 use crate::source::websocket::pattern::Pattern;
 use crate::tls::client_config;
@@ -188,17 +188,17 @@ pub struct Connect {
 pub fn connect(args: &ConnectArgs, matches: &ArgMatches, urls: &[EventUrl]) -> Usage<Connect> {
     let headers = lines(matches, "consume_header", &args.consume_header);
     let headers: Result<_, _> = headers.iter().map(|header| self::header(header)).collect();
-    let is_http = |url: &EventUrl| matches!(url.url.scheme(), "http" | "https");
+    let is_websocket = |url: &EventUrl| matches!(url.url.scheme(), "ws" | "wss");
     if !urls.is_empty()
-        && urls.iter().all(is_http)
+        && !urls.iter().any(is_websocket)
         && let Some(flag) = said(matches, &OF_WEBSOCKETS)
     {
         return Err(format!(
-            "{flag} is about messages of a WebSocket, and over http:// and https:// there are none"
+            "{flag} is about messages of a WebSocket, and here is none"
         ));
     }
     // Reading the system's roots takes a while, so only when they are needed.
-    let is_secure = |url: &EventUrl| matches!(url.url.scheme(), "wss" | "https");
+    let is_secure = |url: &EventUrl| upstream::is_secure(&url.url);
     let identity = args.tls.identity()?;
     let wants_tls = args.consume_ca.is_some() || identity.is_some() || urls.iter().any(is_secure);
     let tls = wants_tls

@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::builder::BoolishValueParser;
 
-use super::connect::{ConnectArgs, EventUrl, connect, event_url, none_to_reach};
+use super::bus::{self, BusArgs};
+use super::connect::{ConnectArgs, connect, event_url, none_to_reach};
 use super::limits::{RouteLimitArgs, max_publish_rate};
 use super::retain::RetainArgs;
 use super::{Usage, given, is_from_variable, lines, values};
@@ -88,7 +89,7 @@ pub struct RouteArgs {
     )]
     pub allow_origin: Vec<String>,
 
-    /// Consume this event URL (ws://, wss://, http:// or https://); repeatable, merged in order of arrival. If the served path ends in /*, so does this one: the rest of the path is carried over
+    /// Consume this event URL (ws://, wss://, http:// or https://), a bus (redis://, redis+stream://, nats://, nats+jetstream://, zmq+tcp://), or standard input (-), an event a line; repeatable, merged in order of arrival. If the served path ends in /*, so does this one: the rest of the path is carried over
     #[arg(
         long,
         env = "WSEVENT_CONSUME",
@@ -133,6 +134,10 @@ pub struct RouteArgs {
     #[arg(long, env = "WSEVENT_PRODUCE_SIZE", value_name = "BYTES", value_parser = values::message_size, help_heading = "Sources")]
     pub produce_size: Option<usize>,
 
+    /// Buses
+    #[command(flatten)]
+    pub buses: BusArgs,
+
     /// How to reach upstreams
     #[command(flatten)]
     pub connect: ConnectArgs,
@@ -147,7 +152,10 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
     let names = args.key_query.iter();
     let names = names.map(|name| name.trim().to_owned()).collect();
     let pattern = Pattern::new(path, names).map_err(|error| format!("--serve-path: {error}"))?;
-    let urls = consumed(&args, matches)?;
+    let composed = composed(&args, matches)?;
+    let (buses, urls) = bus::part(consumed(&args, composed.as_deref(), matches)?);
+    let buses = bus::urls(&args.buses, &buses, &pattern, matches)?;
+    let urls: Vec<_> = urls.into_iter().map(event_url).collect::<Usage<_>>()?;
     for url in &urls {
         let fits = pattern.check_upstream(&url.url);
         fits.map_err(|why| format!("--consume with --serve-path {pattern}: {why}"))?;
@@ -162,13 +170,14 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
             }
         }
     }
-    let connect = connect(&args.connect, matches, &urls)?;
+    let others: Vec<_> = urls.iter().cloned().chain(buses.event_urls()).collect();
+    let connect = connect(&args.connect, matches, &others)?;
     let upstreams: Vec<_> = urls.iter().map(|url| connect.upstream(url)).collect();
-    if upstreams.is_empty() {
+    if others.is_empty() {
         none_to_reach(matches)?;
     }
     // Who publishes is a source as well.
-    let has_source = !upstreams.is_empty() || args.accept_publish;
+    let has_source = !upstreams.is_empty() || args.accept_publish || buses.bring_events();
     let produce = produces(&args, matches, has_source)?.then(|| Produce {
         address: String::new(),
         rate: args.produce_rate,
@@ -180,6 +189,7 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
     Ok(Policy {
         pattern,
         upstreams,
+        buses: buses.buses(&connect),
         produce,
         retain,
         history: Limits {
@@ -218,8 +228,29 @@ fn origins(args: &RouteArgs, matches: &ArgMatches) -> Usage<Origins> {
     }
 }
 
-/// The event URLs to consume, from `--consume` and from the two flags that say the same for one.
-fn consumed(args: &RouteArgs, matches: &ArgMatches) -> Usage<Vec<EventUrl>> {
+/// What two flags say that together are one URL.
+fn composed(args: &RouteArgs, matches: &ArgMatches) -> Usage<Option<String>> {
+    let Some(address) = &args.consume_address else {
+        return match given(matches, "consume_path") {
+            2 => Err(
+                "--consume-path needs --consume-address HOST:PORT (or say both with --consume URL)"
+                    .into(),
+            ),
+            _ => Ok(None),
+        };
+    };
+    values::check_address(address).map_err(|error| format!("--consume-address: {error}"))?;
+    let path =
+        values::path(&args.consume_path).map_err(|error| format!("--consume-path: {error}"))?;
+    Ok(Some(format!("ws://{address}{path}")))
+}
+
+/// The URLs to consume, from `--consume` and from the two flags that say the same for one.
+fn consumed<'a>(
+    args: &'a RouteArgs,
+    composed: Option<&'a str>,
+    matches: &ArgMatches,
+) -> Usage<Vec<&'a str>> {
     let mut urls: Vec<_> = match is_from_variable(matches, "consume") {
         // URLs hold no white space, so that it can separate them in a variable.
         true => args
@@ -230,25 +261,15 @@ fn consumed(args: &RouteArgs, matches: &ArgMatches) -> Usage<Vec<EventUrl>> {
         false => args.consume.iter().map(String::as_str).collect(),
     };
     let parts = given(matches, "consume_address").max(given(matches, "consume_path"));
-    let composed;
-    if let Some(address) = &args.consume_address {
-        values::check_address(address).map_err(|error| format!("--consume-address: {error}"))?;
-        let path =
-            values::path(&args.consume_path).map_err(|error| format!("--consume-path: {error}"))?;
-        composed = format!("ws://{address}{path}");
+    if let Some(composed) = composed {
         // A flag outranks a variable: `--consume` on the command line is not joined by an address from the environment.
         match parts.cmp(&given(matches, "consume")) {
             std::cmp::Ordering::Less => {}
-            std::cmp::Ordering::Equal => urls.push(&composed),
-            std::cmp::Ordering::Greater => urls = vec![&composed],
+            std::cmp::Ordering::Equal => urls.push(composed),
+            std::cmp::Ordering::Greater => urls = vec![composed],
         }
-    } else if given(matches, "consume_path") == 2 {
-        return Err(
-            "--consume-path needs --consume-address HOST:PORT (or say both with --consume URL)"
-                .into(),
-        );
     }
-    urls.into_iter().map(event_url).collect()
+    Ok(urls)
 }
 
 /// Whether to produce random events.

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use url::Url;
 
 use crate::event::{Kind, Payload};
+use crate::source::presence::Named;
 use crate::source::produce::Rate;
 use crate::source::upstream::Upstream;
 use input::Input;

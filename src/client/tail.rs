@@ -18,6 +18,7 @@ use url::Url;
 use crate::event::{EventId, Gap, Merged, Snapshot};
 use crate::source::Backoff;
 use crate::source::http::client::{Answer, Client, EVENT_STREAM, NDJSON, Stream};
+use crate::source::presence::Named;
 use crate::source::upstream::Upstream;
 use crate::source::websocket::{Connected, Offer};
 use crate::wire::hop::{Begin, Control, Hello, StateWish};

@@ -17,6 +17,7 @@
 
 mod connection;
 mod driver;
+mod publishing;
 mod solo;
 mod subscriber;
 
@@ -34,7 +35,6 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::endpoint::websocket::input::{Input, Unheard};
-use crate::event::Labels;
 use crate::listen::rate::Rate;
 use crate::listen::stream::Stream;
 use crate::listen::streams::Counted;
@@ -45,6 +45,7 @@ use crate::stream::{EventLog, Subscription};
 use crate::wire::Format;
 use connection::Connection;
 use driver::Shard;
+pub use publishing::Publishing;
 use solo::Solo;
 use subscriber::Subscriber;
 
@@ -250,8 +251,8 @@ pub struct Arrival {
 
 /// What a subscriber may besides reading, and for how long it may read.
 pub struct Permit {
-    /// With which labels it may publish, if it may.
-    pub publish: Result<Box<Labels>, Unheard>,
+    /// How it may publish, if it may.
+    pub publish: Result<Box<Publishing>, Unheard>,
     /// After so long it is closed with 4401: what it has shown to get in holds no longer.
     pub remaining: Option<Duration>,
     /// Keeps the stream there.

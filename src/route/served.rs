@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use super::Policy;
+use super::buses::Connections;
 use crate::endpoint::fanout::{Ender, Fanout};
 use crate::listen::rate::OfAddresses;
-use crate::source::publish::Publisher;
+use crate::source::publish::{Publisher, Sink};
 use crate::stream::EventLog;
 use crate::stream::usage::{Usage, User};
 use crate::stream::via::{Refusal, Via};
@@ -31,6 +32,8 @@ pub struct Served {
     pub via: Arc<Via>,
     /// Takes what clients publish, if they may.
     pub publisher: Option<Publisher>,
+    /// What connects it to buses.
+    pub connections: Connections,
     /// Ends its subscribers, and what brings events for them.
     pub ender: Ender,
     /// How many subscribers there are.
@@ -57,6 +60,7 @@ impl Served {
         name: Arc<str>,
         policy: Arc<Policy>,
         (log, address): (Arc<EventLog>, &str),
+        connections: Connections,
         ender: Ender,
         (tasks, publish_rate): (&TaskTracker, Option<&Arc<OfAddresses>>),
     ) -> Self {
@@ -68,8 +72,13 @@ impl Served {
             })),
             publisher: settings.accept_publish.then(|| {
                 let rate = publish_rate.cloned();
-                Publisher::new(log.clone(), settings.max_message_size, rate)
+                let sink = match &connections.outbox {
+                    Some(outbox) => Sink::Bus(outbox.clone()),
+                    None => Sink::Log(log.clone()),
+                };
+                Publisher::new(sink, settings.max_message_size, rate)
             }),
+            connections,
             name,
             policy,
             log,

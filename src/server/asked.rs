@@ -16,6 +16,7 @@ use super::who::Who;
 use crate::auth::{self, Right};
 use crate::endpoint::answer::{self, Representation};
 use crate::endpoint::body::{self, Follower};
+use crate::endpoint::fanout::Publishing;
 use crate::endpoint::page::{self, Page};
 use crate::endpoint::websocket::handshake;
 use crate::endpoint::websocket::input::Unheard;
@@ -173,7 +174,7 @@ impl Asked<'_> {
             true => {
                 let labels = answer::labels(request);
                 publish::check_labels(&labels)?;
-                Ok(Box::new(labels))
+                Ok(labels)
             }
         };
         let lease = self.open().await?;
@@ -190,6 +191,8 @@ impl Asked<'_> {
             response.headers_mut().insert(name, subprotocol);
         }
         answer::add_state(response.headers_mut(), &joined);
+        let outbox = &lease.stream.connections.outbox;
+        let publish = publish.map(|labels| Box::new(Publishing::new(labels, outbox.clone())));
         let kind = Kind::WebSocket(joined.subscription, publish);
         let response = response.map(body::full);
         Ok(Outcome::Upgrade(response, self.handover(lease, kind)))

@@ -20,9 +20,9 @@ use super::origin::{self, Here, Origin};
 use super::who::Who;
 use crate::auth::{Auth, Denied};
 use crate::endpoint::body::{self, Activity, Body};
+use crate::endpoint::fanout::Publishing;
 use crate::endpoint::websocket::handshake;
 use crate::endpoint::websocket::input::Unheard;
-use crate::event::Labels;
 use crate::http_message;
 use crate::listen::admission::NoRoom;
 use crate::route::find::{NoStream, Place};
@@ -56,7 +56,7 @@ pub struct Handover {
 /// What a connection becomes.
 pub enum Kind {
     /// A WebSocket that gets raw payloads.
-    WebSocket(Subscription, Result<Box<Labels>, Unheard>),
+    WebSocket(Subscription, Result<Box<Publishing>, Unheard>),
     /// A link to another hop, which says next what it wants.
     Hop,
     /// An endless body.

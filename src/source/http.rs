@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::upstream::{Presence, Upstream};
+use super::presence::Presence;
+use super::upstream::Upstream;
 use super::{Backoff, Destination};
 use crate::event::{EventId, Gap};
 use crate::shutdown::until_stopped;
@@ -60,7 +61,7 @@ impl Reading<'_> {
             // In a box that is there meanwhile: connecting takes more room than being connected.
             let error = match Box::pin(self.client.open()).await {
                 Ok(Answer::NoContent) => {
-                    self.presence.ended();
+                    self.presence.ended("it answered 204");
                     return;
                 }
                 Ok(Answer::Stream(answer)) => {

@@ -7,12 +7,13 @@
 mod bodies;
 mod content;
 mod repeated;
+mod sink;
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,19 +22,20 @@ use hyper::StatusCode;
 use hyper::body::Body;
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::http::request::Parts;
+use tokio::sync::Mutex;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::event::{EventId, Kind, Labels, NewEvent, Payload};
 use crate::listen::rate::OfAddresses;
-use crate::stream::EventLog;
 use crate::wire::cloudevents::{self, CloudEvent, Name};
 use crate::wire::{RESERVED_TYPES, ndjson};
 use bodies::Received;
 use content::{Content, only};
-use repeated::Repeated;
+use repeated::{Letter, Repeated};
 
 pub use bodies::Bodies;
+pub use sink::Sink;
 
 /// So many events may be in one request: they are appended in a row, and nobody else appends meanwhile.
 const MAX_EVENTS: usize = 100_000;
@@ -57,11 +59,11 @@ const CE_TYPE: HeaderName = HeaderName::from_static("ce-type");
 
 /// Takes events from clients.
 pub struct Publisher {
-    log: Arc<EventLog>,
+    sink: Sink,
     max_message_size: usize,
     rate: Option<Arc<OfAddresses>>,
     /// Once there has been something with a name.
-    repeated: Mutex<Option<Box<Repeated>>>,
+    repeated: OnceLock<Arc<Mutex<Repeated>>>,
 }
 
 /// Who publishes.
@@ -132,18 +134,14 @@ fn check_label(name: &str, label: Option<&str>) -> Result<(), Refused> {
 }
 
 impl Publisher {
-    /// Appends to `log`; no event above `max_message_size` bytes, and from one address no more often than
+    /// Brings events to `sink`; no event above `max_message_size` bytes, and from one address no more often than
     /// `rate` allows, which others may share.
-    pub fn new(
-        log: Arc<EventLog>,
-        max_message_size: usize,
-        rate: Option<Arc<OfAddresses>>,
-    ) -> Self {
+    pub fn new(sink: Sink, max_message_size: usize, rate: Option<Arc<OfAddresses>>) -> Self {
         Self {
-            log,
+            sink,
             max_message_size,
             rate,
-            repeated: Mutex::default(),
+            repeated: OnceLock::new(),
         }
     }
 
@@ -203,10 +201,10 @@ impl Publisher {
             Content::Lines => {
                 let events = self.lines(&body, &labels).await?;
                 self.pace(|rate| rate.take(sender.address.ip(), events.len()))?;
-                return Ok(match name {
-                    Some(name) => self.repeated(|it| it.append_named(&self.log, &name, events)),
-                    None => self.log.append_all(events),
-                });
+                return match name {
+                    Some(name) => self.named(Letter::Whole(name, events)).await,
+                    None => self.sink.append_all(events).await,
+                };
             }
             Content::CloudEvent => {
                 let event = self.cloud_event(&body, &labels)?;
@@ -217,10 +215,10 @@ impl Publisher {
         };
         self.pace(|rate| rate.take(sender.address.ip(), events.len()))?;
         if events.iter().any(|event| event.name.is_some()) {
-            return Ok(self.repeated(|repeated| repeated.append_each(&self.log, events)));
+            return self.named(Letter::Each(events)).await;
         }
         let events: Vec<_> = events.into_iter().map(|event| event.event).collect();
-        Ok(self.log.append_all(events))
+        self.sink.append_all(events).await
     }
 
     /// Refuses what comes too soon, if there is a limit.
@@ -240,10 +238,20 @@ impl Publisher {
         })
     }
 
-    /// A name is looked up and its events are appended under one lock: two requests with the same name may well come at once.
-    fn repeated<T>(&self, append: impl FnOnce(&mut Repeated) -> T) -> T {
-        let mut repeated = self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
-        append(repeated.get_or_insert_default())
+    /// A name is looked up and its events are appended under one lock: two requests with the same name may well come at once. And
+    /// what has begun is brought to its end, whether or not its client still waits: it will ask again.
+    async fn named(&self, letter: Letter) -> Result<Vec<EventId>, Refused> {
+        let repeated = self.repeated.get_or_init(Arc::default).clone();
+        let sink = self.sink.clone();
+        let append = async move { repeated.lock().await.append(&sink, letter).await };
+        match &self.sink {
+            // It waits for nothing.
+            Sink::Log(_) => append.await,
+            Sink::Bus(_) => tokio::spawn(append).await.unwrap_or_else(|_| {
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Err(Refused::new(status, "publishing has failed"))
+            }),
+        }
     }
 
     /// The events in lines of JSON; lines that are blank are none.

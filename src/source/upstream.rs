@@ -20,16 +20,14 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{CertificateError, ClientConfig, Error as TlsError, InvalidMessage};
 use tokio_util::either::Either;
-use tracing::{debug, info, warn};
 use url::Url;
 
-use super::Destination;
-use super::refusal::{Unfit, Verdict, verdict};
+use super::presence::Named;
+use super::refusal::Unfit;
 use super::secret::{Secret, conceal};
 use super::websocket::login::Talk;
 use crate::listen;
 use crate::reason;
-use crate::stream::via::Via;
 
 /// How long one attempt to connect may take, up to the upstream's answer to the handshake or request.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,15 +72,16 @@ pub fn shown(url: &Url) -> Url {
     shown
 }
 
+impl Named for Upstream {
+    fn reason(&self, error: &anyhow::Error) -> String {
+        conceal(&self.secrets(), &reason::of(error))
+    }
+}
+
 impl Upstream {
     /// A URL for logs and error texts, without what variables stand for in this upstream's.
     pub fn shown(&self, url: &Url) -> String {
         conceal(&self.variables, shown(url).as_str())
-    }
-
-    /// Why something has failed, in one line. Servers repeat what they are told, so what only they are told is left out.
-    pub fn reason(&self, error: &anyhow::Error) -> String {
-        conceal(&self.secrets(), &reason::of(error))
     }
 
     /// What only the upstream is told.
@@ -178,15 +177,31 @@ pub fn get(url: &Url) -> Result<Request<Empty<Bytes>>> {
 /// A connection to an upstream, without TLS or with it. Without, it is small: there may be as many as streams.
 pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
+/// Whether the scheme says that the connection is to be encrypted.
+pub fn is_secure(url: &Url) -> bool {
+    let (scheme, _) = url.scheme().split_once('+').unwrap_or((url.scheme(), ""));
+    matches!(scheme, "wss" | "https" | "rediss" | "natss")
+}
+
+/// The port that the URL names, or that its scheme is known for.
+pub fn port(url: &Url) -> Option<u16> {
+    let (scheme, _) = url.scheme().split_once('+').unwrap_or((url.scheme(), ""));
+    url.port_or_known_default().or(match scheme {
+        "redis" | "rediss" => Some(6379),
+        "nats" | "natss" => Some(4222),
+        _ => None,
+    })
+}
+
 /// Connects to the URL's host, with TLS if the scheme says so.
 pub async fn open_stream(url: &Url, tls: Option<&Arc<ClientConfig>>) -> Result<Stream> {
     // An IPv6 address stands in brackets in a URL only.
     let host = url.host_str().context("the URL has no host")?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let port = url.port_or_known_default().context("the URL has no port")?;
+    let port = port(url).context("the URL has no port")?;
     let socket = open_socket(host, port).await?;
     socket.set_nodelay(true)?;
-    if !matches!(url.scheme(), "wss" | "https") {
+    if !is_secure(url) {
         return Ok(Either::Left(socket));
     }
     let tls = tls.context("there are no TLS settings")?.clone();
@@ -267,75 +282,9 @@ async fn open_socket(host: &str, port: u16) -> Result<TcpStream> {
     Err(failure)
 }
 
-/// Tells the log when an upstream is lost and when it is back, not each attempt; and the list of streams whether it is there.
-pub struct Presence {
-    upstream: Arc<Upstream>,
-    is_lost: bool,
-    last_reason: String,
-    was_connected: bool,
-    via: Arc<Via>,
-    number: usize,
-    on_demand: bool,
-}
-
-impl Presence {
-    /// There has been no connection yet.
-    pub fn of(upstream: &Arc<Upstream>, to: &Destination) -> Self {
-        Self {
-            upstream: upstream.clone(),
-            is_lost: false,
-            last_reason: String::new(),
-            was_connected: false,
-            via: to.via.clone(),
-            number: to.number,
-            on_demand: to.on_demand,
-        }
-    }
-
-    /// A connection has been made.
-    pub fn connected(&mut self) {
-        self.is_lost = false;
-        self.was_connected = true;
-        self.via.connected(self.number);
-        info!(url = self.upstream.to_string(), "upstream connected");
-    }
-
-    /// An attempt to connect has failed, or a connection has ended.
-    pub fn lost(&mut self, error: &anyhow::Error) {
-        let reason = self.upstream.reason(error);
-        // Another reason is news: there may be something to do about it now.
-        let is_known = std::mem::replace(&mut self.last_reason, reason.clone()) == reason;
-        let refused = match verdict(error) {
-            Verdict::Refused { status } => Some(status),
-            Verdict::Away => None,
-        };
-        let refusal = refused.map(|status| (status, reason.clone()));
-        self.via.lost(self.number, refusal);
-        let url = self.upstream.to_string();
-        if std::mem::replace(&mut self.is_lost, true) {
-            match is_known {
-                true => debug!(url, %reason, refused, "upstream still away"),
-                false => info!(url, %reason, refused, "upstream still away"),
-            }
-        } else if self.was_connected {
-            warn!(url, %reason, refused, "upstream lost");
-        } else if refused.is_some() && self.on_demand {
-            warn!(url, %reason, refused, "upstream refuses");
-        } else {
-            warn!(url, %reason, refused, "cannot reach upstream, trying again");
-        }
-    }
-
-    /// It has said that there is no more to come.
-    pub fn ended(&self) {
-        const REASON: &str = "upstream has ended: it answered 204";
-        self.via.lost(self.number, Some((204, REASON.to_owned())));
-        info!(url = self.upstream.to_string(), "{REASON}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::refusal::{Verdict, verdict};
     use super::*;
 
     #[test]

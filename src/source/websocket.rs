@@ -23,7 +23,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 
-use super::upstream::{CONNECT_TIMEOUT, Presence, Stream, Upstream, open_stream};
+use super::presence::Presence;
+use super::upstream::{CONNECT_TIMEOUT, Stream, Upstream, open_stream};
 use super::{Backoff, Destination};
 use crate::event::{Kind, Payload};
 use crate::shutdown::until_stopped;

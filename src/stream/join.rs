@@ -231,7 +231,7 @@ impl State {
             // In a hole, or gone so long ago that nothing is known of it.
             None => match runs.at_or_after(id.seq) {
                 Some((seq, index)) if self.is_right_before(id, index) => {
-                    (index, Some(seq - id.seq - 1))
+                    (index, id.origin.counts().then(|| seq - id.seq - 1))
                 }
                 // Others' events in between belong to nobody knows which side of it.
                 Some((_, index)) if !runs.may_have_had(id.seq) => (index, None),
@@ -301,15 +301,26 @@ impl State {
         found: Option<(u64, u64)>,
     ) -> Option<Gap> {
         let next = found.and_then(|(_, index)| self.history.get(index));
+        let gap = |lost| Gap {
+            after: had.map(|id| id.to_string().into()),
+            next: next.map(|entry| entry.event.id),
+            lost,
+        };
+        if let Some(had) = had.filter(|had| !had.origin.counts()) {
+            let index = runs.index_of(had.seq);
+            return match index.map(|index| self.history.first().checked_sub(index + 1)) {
+                // It is held, or what follows is.
+                Some(None | Some(0)) => None,
+                Some(lost) => Some(gap(lost)),
+                // Nobody knows what has been between.
+                None => next.map(|_| gap(None)),
+            };
+        }
         // A hole that was there before is told with the event behind it.
         let told = next.and_then(|entry| entry.gap.as_ref()?.lost).unwrap_or(0);
         let behind = found.map_or(runs.last.saturating_add(1), |(seq, _)| seq);
         let lost = behind.saturating_sub(told).checked_sub(expected)?;
-        (lost > 0).then(|| Gap {
-            after: had.map(|id| id.to_string().into()),
-            next: next.map(|entry| entry.event.id),
-            lost: Some(lost),
-        })
+        (lost > 0).then(|| gap(Some(lost)))
     }
 
     /// The tape of a format; a new one begins at the live edge.

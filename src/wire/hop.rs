@@ -10,7 +10,6 @@ use std::fmt;
 use std::io::Write as _;
 use std::str::FromStr;
 
-use bytes::Bytes;
 use hyper::header::HeaderName;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
@@ -152,16 +151,39 @@ impl std::error::Error for Wrong {}
 /// Adds the frame header and the header line of the message that carries `event`; its payload follows.
 pub fn encode_header(event: &Event, out: &mut Vec<u8>) {
     let mut line = Vec::with_capacity(64);
+    write_header_line(event, &mut line);
+    line.push(b'\n');
+    let len = line.len() + event.payload.bytes.len();
+    out.extend_from_slice(websocket::message_header(event.payload.kind, len).as_ref());
+    out.extend_from_slice(&line);
+}
+
+fn write_header_line(event: &Event, line: &mut Vec<u8>) {
     let _ = write!(line, "{} t={}", event.id, event.time);
     for (name, value) in [("type", &event.event_type), ("key", &event.key)] {
         if let Some(value) = value {
             let _ = write!(line, " {name}={}", utf8_percent_encode(value, ESCAPED));
         }
     }
-    line.push(b'\n');
-    let len = line.len() + event.payload.bytes.len();
-    out.extend_from_slice(websocket::message_header(event.payload.kind, len).as_ref());
-    out.extend_from_slice(&line);
+}
+
+/// The header line of an event, without its end: for where it stands in another envelope.
+pub fn header_line(event: &Event) -> String {
+    let mut line = Vec::with_capacity(64);
+    write_header_line(event, &mut line);
+    String::from_utf8(line).expect("it is ASCII")
+}
+
+/// The longest header line that there can be: an id, a time, and two labels of 1 KiB, of which each byte may be escaped.
+pub const MAX_HEADER_LINE: usize = 8 << 10;
+
+/// Reads a header line, without its end, that stands by itself: it must have a time, so that it is not taken for one by accident.
+pub fn decode_header_line(line: &[u8], payload: Payload) -> Result<Event, Wrong> {
+    let line = std::str::from_utf8(line).map_err(|_| Wrong("its header line is no text"))?;
+    match line.split(' ').any(|field| field.starts_with("t=")) {
+        true => decode_header(line, payload),
+        false => Err(Wrong("its header line has no time")),
+    }
 }
 
 /// Adds the frame of a control line.
@@ -247,6 +269,14 @@ pub fn decode(message: Payload) -> Result<Message, Wrong> {
         return decode_control(control);
     }
     let end = line_end.ok_or(Wrong("there is no header line"))?;
+    let payload = Payload {
+        kind: message.kind,
+        bytes: message.bytes.slice(end + 1..),
+    };
+    decode_header(line, payload).map(Message::Event)
+}
+
+fn decode_header(line: &str, payload: Payload) -> Result<Event, Wrong> {
     let mut fields = line.split(' ');
     let id = fields.next().and_then(|id| id.parse().ok());
     let mut event = Event {
@@ -254,10 +284,7 @@ pub fn decode(message: Payload) -> Result<Message, Wrong> {
         time: 0,
         event_type: None,
         key: None,
-        payload: Payload {
-            kind: message.kind,
-            bytes: Bytes::new(),
-        },
+        payload,
     };
     for (name, value) in fields.filter_map(|field| field.split_once('=')) {
         match name {
@@ -267,8 +294,7 @@ pub fn decode(message: Payload) -> Result<Message, Wrong> {
             _ => {}
         }
     }
-    event.payload.bytes = message.bytes.slice(end + 1..);
-    Ok(Message::Event(event))
+    Ok(event)
 }
 
 fn decode_control(line: &str) -> Result<Message, Wrong> {

@@ -20,10 +20,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::connection::{Connection, Mode, Progress};
 use super::driver::Shard;
+use super::publishing::Publishing;
 use super::{EXPIRED, EXPIRED_REASON, Permit};
 use crate::endpoint::websocket::input::{End, Input, Unheard};
-use crate::event::Labels;
-use crate::listen::rate::Bucket;
 use crate::stream::usage::User;
 
 /// How long a client may take to get its Close frame and to answer it.
@@ -48,14 +47,6 @@ pub struct Subscriber {
     expiry: Option<Pin<Box<Sleep>>>,
     /// Keeps the stream there.
     _user: User,
-}
-
-/// A client that may publish.
-struct Publishing {
-    /// What its events have.
-    labels: Labels,
-    /// What it may publish just now, where there is a limit.
-    bucket: Bucket,
 }
 
 /// How far the end of the connection has come.
@@ -148,12 +139,7 @@ impl Subscriber {
             connection,
             shard,
             input,
-            publish: publish.map(|labels| {
-                Box::new(Publishing {
-                    labels: *labels,
-                    bucket: Bucket::default(),
-                })
-            }),
+            publish,
             deaf,
             ended: false,
             closing: Closing::NotYet,
@@ -213,15 +199,15 @@ impl Subscriber {
         }
         let mut replies = Vec::new();
         let audience = self.shard.audience();
-        let rate = audience.max_publish_rate;
+        let (rate, connection) = (audience.max_publish_rate, &self.connection);
         let mut too_fast = None;
         let mut result = match &mut self.publish {
             Ok(publishing) => {
                 let append = |payload| {
-                    let taken = rate.map_or(Ok(()), |rate| publishing.bucket.take(1, rate));
+                    let taken = rate.map_or(Ok(()), |rate| publishing.bucket().take(1, rate));
                     match taken {
                         Ok(()) if too_fast.is_none() => {
-                            audience.log.append(publishing.labels.event(payload));
+                            publishing.append(payload, connection, audience);
                         }
                         _ => too_fast = rate,
                     }

@@ -3,8 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
+use super::Refused;
+use super::sink::Sink;
 use crate::event::{EventId, NewEvent};
-use crate::stream::EventLog;
 use crate::wire::cloudevents::{CloudEvent, Name};
 
 /// So many names are remembered.
@@ -22,44 +23,91 @@ pub(super) struct Repeated {
     order: VecDeque<Key>,
 }
 
-/// Ids in a row.
-#[derive(Clone, Copy)]
-struct Ids {
-    first: EventId,
-    count: u64,
+/// The ids of one name.
+enum Ids {
+    /// In a row, as a log gives them.
+    Row { first: EventId, count: u64 },
+    /// As a bus gives them, between those of others.
+    Each(Box<[EventId]>),
+}
+
+impl From<&[EventId]> for Ids {
+    fn from(ids: &[EventId]) -> Self {
+        let first = ids[0];
+        let follows = |(index, id): (usize, &EventId)| {
+            id.origin == first.origin && id.seq == first.seq + index as u64
+        };
+        match ids.iter().enumerate().all(follows) {
+            true => Self::Row {
+                first,
+                count: ids.len() as u64,
+            },
+            false => Self::Each(ids.into()),
+        }
+    }
 }
 
 impl Ids {
-    fn iter(self) -> impl Iterator<Item = EventId> {
-        (0..self.count).map(move |index| EventId {
-            seq: self.first.seq + index,
-            ..self.first
-        })
+    fn first(&self) -> EventId {
+        match self {
+            Self::Row { first, .. } => *first,
+            Self::Each(ids) => ids[0],
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = EventId> {
+        let (first, count, each) = match self {
+            Self::Row { first, count } => (*first, *count, &[][..]),
+            Self::Each(ids) => (ids[0], 0, &ids[..]),
+        };
+        let row = (0..count).map(move |index| EventId {
+            seq: first.seq + index,
+            ..first
+        });
+        row.chain(each.iter().copied())
     }
 }
 
+/// Events with names.
+pub(super) enum Letter {
+    /// A request that has one as a whole.
+    Whole(Name, Vec<NewEvent>),
+    /// One whose events have some.
+    Each(Vec<CloudEvent>),
+}
+
 impl Repeated {
-    /// Appends the events of one request that has a name as a whole, unless it has been here.
-    pub fn append_named(
-        &mut self,
-        log: &EventLog,
-        name: &Name,
-        events: Vec<NewEvent>,
-    ) -> Vec<EventId> {
-        let key = self.key(name);
-        if let Some(ids) = self.known.get(&key) {
-            return ids.iter().collect();
+    /// Appends those events of a letter that are new; the ids of all.
+    pub async fn append(&mut self, sink: &Sink, letter: Letter) -> Result<Vec<EventId>, Refused> {
+        match letter {
+            Letter::Whole(name, events) => self.append_named(sink, &name, events).await,
+            Letter::Each(events) => self.append_each(sink, events).await,
         }
-        let ids = log.append_all(events);
-        if let Some(&first) = ids.first() {
-            let count = ids.len() as u64;
-            self.remember(key, Ids { first, count });
-        }
-        ids
     }
 
-    /// Appends those of these events that are new; the ids of all.
-    pub fn append_each(&mut self, log: &EventLog, events: Vec<CloudEvent>) -> Vec<EventId> {
+    /// As a whole, unless it has been here.
+    async fn append_named(
+        &mut self,
+        sink: &Sink,
+        name: &Name,
+        events: Vec<NewEvent>,
+    ) -> Result<Vec<EventId>, Refused> {
+        let key = self.key(name);
+        if let Some(ids) = self.known.get(&key) {
+            return Ok(ids.iter().collect());
+        }
+        let ids = sink.append_all(events).await?;
+        if !ids.is_empty() {
+            self.remember(key, Ids::from(&ids[..]));
+        }
+        Ok(ids)
+    }
+
+    async fn append_each(
+        &mut self,
+        sink: &Sink,
+        events: Vec<CloudEvent>,
+    ) -> Result<Vec<EventId>, Refused> {
         let mut new = Vec::new();
         let mut within = HashMap::new();
         // For each event its id, or its place among the new ones.
@@ -68,7 +116,7 @@ impl Repeated {
             .map(|CloudEvent { name, event }| {
                 let key = name.map(|name| self.key(&name));
                 if let Some(ids) = key.and_then(|key| self.known.get(&key)) {
-                    return Ok(ids.first);
+                    return Ok(ids.first());
                 }
                 let next = new.len();
                 let place = key.map_or(next, |key| *within.entry(key).or_insert(next));
@@ -80,16 +128,15 @@ impl Repeated {
             .collect();
         let ids = match new.is_empty() {
             true => vec![],
-            false => log.append_all(new),
+            false => sink.append_all(new).await?,
         };
         let mut named: Vec<_> = within.into_iter().collect();
         named.sort_unstable_by_key(|(_, place)| *place);
         for (key, place) in named {
-            let (first, count) = (ids[place], 1);
-            self.remember(key, Ids { first, count });
+            self.remember(key, Ids::from(&ids[place..=place]));
         }
         let id = |place: Result<EventId, usize>| place.unwrap_or_else(|place| ids[place]);
-        places.into_iter().map(id).collect()
+        Ok(places.into_iter().map(id).collect())
     }
 
     fn key(&self, name: &Name) -> Key {
@@ -109,8 +156,21 @@ impl Repeated {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::event::Payload;
+    use crate::stream::EventLog;
+
+    /// A log never lets anybody wait.
+    fn append(repeated: &mut Repeated, log: &Arc<EventLog>, letter: Letter) -> Vec<u64> {
+        let sink = Sink::Log(log.clone());
+        let ids = repeated.append(&sink, letter).now_or_never();
+        let ids = ids.expect("it waits").expect("it is taken");
+        ids.iter().map(|id| id.seq).collect()
+    }
 
     fn event(id: &str) -> CloudEvent {
         CloudEvent {
@@ -124,25 +184,27 @@ mod tests {
 
     #[test]
     fn only_what_is_new_is_appended() {
-        let (log, mut repeated) = (EventLog::new(1 << 20), Repeated::default());
-        let events = |ids: &str| ids.split(',').map(event).collect::<Vec<_>>();
-        let seqs = |ids: Vec<EventId>| ids.iter().map(|id| id.seq).collect::<Vec<_>>();
-        assert_eq!(seqs(repeated.append_each(&log, events("a,b"))), [1, 2]);
+        let (log, mut repeated) = (Arc::new(EventLog::new(1 << 20)), Repeated::default());
+        let events = |ids: &str| Letter::Each(ids.split(',').map(event).collect());
+        assert_eq!(append(&mut repeated, &log, events("a,b")), [1, 2]);
         assert_eq!(
-            seqs(repeated.append_each(&log, events("b,c,,a,c,"))),
+            append(&mut repeated, &log, events("b,c,,a,c,")),
             [2, 3, 4, 1, 3, 5]
         );
         let name = event("whole").name.expect("it has one");
-        let two = || vec![Payload::text("").into(); 2];
-        assert_eq!(seqs(repeated.append_named(&log, &name, two())), [6, 7]);
-        assert_eq!(seqs(repeated.append_named(&log, &name, two())), [6, 7]);
+        let two = || Letter::Whole(name.clone(), vec![Payload::text("").into(); 2]);
+        assert_eq!(append(&mut repeated, &log, two()), [6, 7]);
+        assert_eq!(append(&mut repeated, &log, two()), [6, 7]);
         assert_eq!(log.figures().events, 7);
     }
 
     #[test]
     fn names_are_forgotten_in_their_order() {
-        let (log, mut repeated) = (EventLog::new(1 << 20), Repeated::default());
-        let mut seq = |id: usize| repeated.append_each(&log, vec![event(&id.to_string())])[0].seq;
+        let (log, mut repeated) = (Arc::new(EventLog::new(1 << 20)), Repeated::default());
+        let mut seq = |id: usize| {
+            let letter = Letter::Each(vec![event(&id.to_string())]);
+            append(&mut repeated, &log, letter)[0]
+        };
         for id in 0..=REMEMBERED {
             assert_eq!(seq(id), id as u64 + 1);
         }
@@ -150,5 +212,18 @@ mod tests {
         assert_eq!(seq(0), REMEMBERED as u64 + 2, "forgotten");
         assert_eq!(repeated.known.len(), REMEMBERED);
         assert_eq!(repeated.order.len(), REMEMBERED);
+    }
+
+    #[test]
+    fn ids_need_not_be_in_a_row() {
+        let id = |seq| EventId {
+            origin: crate::event::Origin(1),
+            seq,
+        };
+        for ids in [vec![id(3)], vec![id(3), id(4)], vec![id(3), id(5), id(9)]] {
+            let kept = Ids::from(&ids[..]);
+            assert_eq!(kept.first(), ids[0]);
+            assert_eq!(kept.iter().collect::<Vec<_>>(), ids);
+        }
     }
 }

@@ -7,11 +7,12 @@ use hyper::body::Frame;
 use tokio::time::{Instant, sleep};
 
 use super::*;
+use crate::stream::EventLog;
 
 const MAX: usize = 100;
 
 fn publisher() -> Publisher {
-    Publisher::new(Arc::new(EventLog::new(1 << 20)), MAX, None)
+    Publisher::new(Sink::Log(Arc::new(EventLog::new(1 << 20))), MAX, None)
 }
 
 fn bodies() -> Bodies {
@@ -93,7 +94,7 @@ async fn too_many_events_are_refused_whatever_their_length() {
         .await
         .expect_err("too many");
     assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(publisher.log.figures().events, MAX_EVENTS as u64);
+    assert_eq!(events(&publisher), MAX_EVENTS as u64);
 }
 
 #[tokio::test]
@@ -123,7 +124,7 @@ async fn labels_are_no_way_around_what_a_label_may_be() {
 async fn who_publishes_too_fast_is_told_when_to_come_back() {
     let rate = crate::listen::rate::Rate(std::num::NonZeroU32::new(10).expect("above 0"));
     let rate = Arc::new(OfAddresses::new(rate));
-    let publisher = Publisher::new(Arc::new(EventLog::new(1 << 20)), MAX, Some(rate));
+    let publisher = Publisher::new(Sink::Log(Arc::new(EventLog::new(1 << 20))), MAX, Some(rate));
     let lines = [("content-type", "application/x-ndjson")];
     let publish = async |count: usize| {
         let body = "{\"data\":\"\"}\n".repeat(count);
@@ -136,7 +137,7 @@ async fn who_publishes_too_fast_is_told_when_to_come_back() {
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(publish(50).await.is_ok());
     assert_eq!(publish(1).await, Err((429, Some(5))));
-    assert_eq!(publisher.log.figures().events, 51);
+    assert_eq!(events(&publisher), 51);
     // Of whom nothing can be taken no body is read.
     assert_eq!(
         take(&publisher, &lines, "no JSON")
@@ -146,4 +147,12 @@ async fn who_publishes_too_fast_is_told_when_to_come_back() {
     );
     tokio::time::advance(Duration::from_secs(5)).await;
     assert!(publish(1).await.is_ok());
+}
+
+/// So many have been taken.
+fn events(publisher: &Publisher) -> u64 {
+    match &publisher.sink {
+        Sink::Log(log) => log.figures().events,
+        Sink::Bus(_) => unreachable!("there is none"),
+    }
 }

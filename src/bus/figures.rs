@@ -1,0 +1,101 @@
+//! What has gone over a connection to a bus, for whoever watches.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// From the bus into the stream.
+    In,
+    /// From the stream to the bus.
+    Out,
+}
+
+/// Counts, for one connection of one stream to one bus.
+#[derive(Debug)]
+pub struct Figures {
+    /// The bus, as it may be shown to anyone.
+    pub bus: String,
+    /// Which way.
+    pub way: Way,
+    /// Whether there is a connection.
+    connected: AtomicBool,
+    /// How often there was one.
+    connects: AtomicU64,
+    events: AtomicU64,
+    bytes: AtomicU64,
+    refused: AtomicU64,
+    lost: AtomicU64,
+}
+
+/// What the counts are at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// How often there was one.
+    pub connects: u64,
+    /// Events that came, or that the bus has confirmed.
+    pub events: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+    /// Events that were not taken, by us or by the bus, and never will be.
+    pub refused: u64,
+    /// Events that are known to be missing: history let go of them before the bus had them, or the bus has lost them.
+    pub lost: u64,
+}
+
+impl Figures {
+    /// Nothing yet.
+    pub fn new(bus: String, way: Way) -> Self {
+        Self {
+            bus,
+            way,
+            connected: AtomicBool::default(),
+            connects: AtomicU64::default(),
+            events: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+            refused: AtomicU64::default(),
+            lost: AtomicU64::default(),
+        }
+    }
+
+    /// A connection has been made.
+    pub fn connected(&self) {
+        self.connects.fetch_add(1, Ordering::Relaxed);
+        self.connected.store(true, Ordering::Relaxed);
+    }
+
+    /// It is lost.
+    pub fn disconnected(&self) {
+        self.connected.store(false, Ordering::Relaxed);
+    }
+
+    /// So many events have gone over it, of so many bytes.
+    pub fn passed(&self, events: u64, bytes: u64) {
+        self.events.fetch_add(events, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// One was not taken. How many that makes.
+    pub fn refused(&self) -> u64 {
+        self.refused.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// So many are missing.
+    pub fn lost(&self, events: u64) {
+        self.lost.fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// The counts now.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            connected: self.connected.load(Ordering::Relaxed),
+            connects: self.connects.load(Ordering::Relaxed),
+            events: self.events.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! NATS: subjects, and streams of JetStream.
+
+pub mod core;
+pub mod jetstream;

@@ -1,0 +1,4 @@
+//! Redis: Pub/Sub, and streams.
+
+pub mod channel;
+pub mod stream;

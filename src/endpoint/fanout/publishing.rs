@@ -1,0 +1,74 @@
+//! What a client publishes by messages on its WebSocket.
+
+use std::sync::Arc;
+
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use super::Audience;
+use super::connection::Connection;
+use crate::bus::outbox::{NotTaken, Outbox};
+use crate::event::{Labels, Payload};
+use crate::listen::rate::Bucket;
+
+/// A client that may publish.
+pub struct Publishing {
+    /// What its events have.
+    labels: Labels,
+    /// Where they go, if not into the log.
+    outbox: Option<Arc<Outbox>>,
+    /// What it may publish just now, where there is a limit.
+    bucket: Bucket,
+}
+
+impl Publishing {
+    /// Events with these labels, which go into the stream's log, or to its `outbox`.
+    pub fn new(labels: Labels, outbox: Option<Arc<Outbox>>) -> Self {
+        Self {
+            labels,
+            outbox,
+            bucket: Bucket::default(),
+        }
+    }
+
+    /// What it may publish just now.
+    pub(super) fn bucket(&mut self) -> &mut Bucket {
+        &mut self.bucket
+    }
+
+    /// Takes what it has sent on `connection`.
+    pub(super) fn append(
+        &self,
+        payload: Payload,
+        connection: &Arc<Connection>,
+        audience: &Audience,
+    ) {
+        let event = self.labels.event(payload);
+        let Some(outbox) = &self.outbox else {
+            audience.log.append(event);
+            return;
+        };
+        let format = audience.format;
+        // There is no answer to a message but to go on listening. Who is not heard any more has to know it.
+        let not_taken = move |connection: &Connection, why: &NotTaken| {
+            let (code, reason) = match why {
+                NotTaken::Away(_) => (
+                    CloseCode::Again,
+                    "the bus is away: what was sent last may be lost",
+                ),
+                NotTaken::Full => (CloseCode::Again, "the bus takes less than comes"),
+                NotTaken::Refused(_) => (CloseCode::Policy, "the bus refuses this event"),
+            };
+            connection.lock().end(format, code, reason);
+            connection.task.wake();
+        };
+        let connected = Arc::downgrade(connection);
+        let offered = outbox.offer(vec![event], move |result| {
+            if let (Err(why), Some(connection)) = (result, connected.upgrade()) {
+                not_taken(&connection, &why);
+            }
+        });
+        if let Err(why) = offered {
+            not_taken(connection, &why);
+        }
+    }
+}
