@@ -4,6 +4,7 @@ mod acceptance;
 mod access;
 mod auth_files;
 mod browser;
+mod bus;
 mod chain;
 mod cli;
 mod config;

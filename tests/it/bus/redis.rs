@@ -1,0 +1,1 @@
+//! Redis: Pub/Sub and streams.
