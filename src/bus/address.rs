@@ -119,7 +119,11 @@ impl fmt::Display for Address {
                 names.push((key, name));
             }
             Kind::RedisStream { stream, .. } => names.push(("stream", stream)),
-            Kind::Nats { .. } => {}
+            Kind::Nats { subject } => {
+                url.set_path("");
+                url.set_query(None);
+                return write!(f, "{}/{subject}", url.as_str().trim_end_matches('/'));
+            }
             Kind::JetStream { subject, .. } => {
                 names.extend(subject.iter().map(|subject| ("subject", subject)));
             }
@@ -224,10 +228,7 @@ impl Address {
             Kind::RedisChannel { name, .. } => put(name, &plain),
             Kind::RedisStream { stream, .. } => put(stream, &plain),
             Kind::ZeroMq { topic, .. } => put(topic, &plain),
-            Kind::Nats { subject } => {
-                put(subject, &tokens(&plain));
-                self.url.set_path(subject);
-            }
+            Kind::Nats { subject } => put(subject, &tokens(&plain)),
             Kind::JetStream { subject, .. } => {
                 if let Some(subject) = subject {
                     put(subject, &tokens(&plain));

@@ -87,26 +87,23 @@ fn the_star_of_a_route_is_carried_over() {
     for (text, expected) in [
         (
             "redis://h?channel=live:*",
-            "redis://h?channel=live:a/caf\u{e9} 1.2",
+            "redis://h?channel=live:a/caf%C3%A9%201.2",
         ),
         (
             "redis+stream://h?stream=*",
-            "redis+stream://h?stream=a/caf\u{e9} 1.2",
+            "redis+stream://h?stream=a/caf%C3%A9%201.2",
         ),
         ("nats://h/live.*", "nats://h/live.a.caf%C3%A9%201%2E2"),
         (
             "nats+jetstream://h/S?subject=x.*",
-            "nats+jetstream://h/S?subject=x.a.caf%C3%A9%201%2E2",
+            "nats+jetstream://h/S?subject=x.a.caf%25C3%25A9%25201%252E2",
         ),
         (
             "zmq+tcp://h:1?topic=*",
-            "zmq+tcp://h:1?topic=a/caf\u{e9} 1.2",
+            "zmq+tcp://h:1?topic=a/caf%C3%A9%201.2",
         ),
     ] {
-        let shown = at(text, "/live/*", "/live/a/caf%C3%A9%201.2");
-        let shown = percent_decode_str(&shown).decode_utf8().expect("UTF-8");
-        let expected = percent_decode_str(expected).decode_utf8().expect("UTF-8");
-        assert_eq!(shown, expected, "{text}");
+        assert_eq!(at(text, "/live/*", "/live/a/caf%C3%A9%201.2"), expected);
     }
     let pattern = Pattern::new("/live/*", Vec::new()).expect("a pattern");
     let fits = address("redis://h?channel=live").check_pattern(&pattern);
