@@ -18,6 +18,8 @@
 
 pub mod address;
 pub mod envelope;
+#[cfg(test)]
+mod fake;
 pub mod figures;
 pub mod forward;
 #[cfg(feature = "nats")]

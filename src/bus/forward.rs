@@ -26,19 +26,28 @@ const TOLD: u64 = 10;
 /// `own` may get others from the bus.
 pub async fn run(
     bus: Arc<Bus>,
-    mut follower: Follower,
+    follower: Follower,
     own: Option<Origin>,
     figures: Arc<Figures>,
     stop: CancellationToken,
 ) {
-    let mut writer = bus.writer();
-    let mut presence = Presence::downstream(&bus);
-    let mut backoff = Backoff::new();
-    let mut forward = Forward {
+    let forward = Forward {
         name: bus.to_string(),
         own,
         figures,
     };
+    let presence = Presence::downstream(&bus);
+    carry(forward, bus.writer(), follower, presence, stop).await;
+}
+
+async fn carry(
+    mut forward: Forward,
+    mut writer: Box<dyn Writer>,
+    mut follower: Follower,
+    mut presence: Presence,
+    stop: CancellationToken,
+) {
+    let mut backoff = Backoff::new();
     loop {
         let connected = until_stopped(&stop, std::pin::pin!(writer.connect())).await;
         let since = Instant::now();
@@ -137,6 +146,134 @@ impl Forward {
                 lost = left,
                 "stopping, events not forwarded"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinHandle;
+
+    use super::super::fake::{Deed, Fake, Name};
+    use super::super::figures::{Counts, Way};
+    use super::*;
+    use crate::event::Payload;
+    use crate::stream::EventLog;
+    use crate::stream::history::Limits;
+
+    struct Running {
+        log: Arc<EventLog>,
+        bus: Fake,
+        figures: Arc<Figures>,
+        stop: CancellationToken,
+        task: JoinHandle<()>,
+    }
+
+    fn start(away: usize, deeds: impl IntoIterator<Item = Deed>) -> Running {
+        let bus = Fake::default();
+        bus.with(|server| {
+            server.away = away;
+            server.deeds.extend(deeds);
+        });
+        let mut limits = Limits::from(1 << 20);
+        limits.count = Some(3);
+        let log = Arc::new(EventLog::new(limits));
+        let figures = Arc::new(Figures::new("fake".to_owned(), Way::Out));
+        let forward = Forward {
+            name: "fake".to_owned(),
+            own: None,
+            figures: figures.clone(),
+        };
+        let (follower, stop) = (Follower::new(log.clone()), CancellationToken::new());
+        let presence = Presence::downstream(&Arc::new(Name));
+        let writer = Box::new(bus.clone());
+        let task = tokio::spawn(carry(forward, writer, follower, presence, stop.clone()));
+        Running {
+            log,
+            bus,
+            figures,
+            stop,
+            task,
+        }
+    }
+
+    impl Running {
+        fn append(&self, texts: &[&str]) {
+            for text in texts {
+                self.log.append(Payload::text(*text));
+            }
+        }
+
+        /// Lets it end with what there is.
+        async fn finish(self) -> (Vec<String>, Counts) {
+            self.stop.cancel();
+            self.task.await.expect("it ends");
+            (self.bus.texts(), self.figures.counts())
+        }
+
+        async fn has_sent(&self, count: u64) {
+            while self.figures.counts().events < count {
+                sleep(std::time::Duration::from_millis(1)).await;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_is_brought_when_the_bus_comes_and_before_the_end() {
+        let running = start(3, []);
+        running.append(&["a", "b"]);
+        running.has_sent(2).await;
+        running.append(&["c"]);
+        let (texts, counts) = running.finish().await;
+        assert_eq!(texts, ["a", "b", "c"]);
+        assert_eq!(
+            (counts.lost, counts.refused, counts.connected),
+            (0, 0, false)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_confirmed_is_sent_again() {
+        let running = start(
+            0,
+            [Deed::Break {
+                taken: 2,
+                confirmed: 1,
+            }],
+        );
+        running.append(&["a", "b", "c"]);
+        running.has_sent(3).await;
+        let (texts, counts) = running.finish().await;
+        assert_eq!(texts, ["a", "b", "b", "c"]);
+        assert_eq!(counts.events, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_history_let_go_of_or_the_bus_refuses_is_counted() {
+        let running = start(2, [Deed::Refuse]);
+        running.append(&["a", "b", "c", "d"]);
+        running.has_refused(3).await;
+        running.append(&["e"]);
+        running.has_sent(1).await;
+        let (texts, counts) = running.finish().await;
+        assert_eq!(texts, ["e"]);
+        assert_eq!((counts.lost, counts.refused, counts.events), (1, 3, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_without_a_bus_is_lost_and_counted() {
+        let running = start(1_000_000, []);
+        running.append(&["a", "b"]);
+        let (texts, counts) = running.finish().await;
+        assert!(texts.is_empty());
+        assert_eq!(counts.lost, 2);
+    }
+
+    impl Running {
+        async fn has_refused(&self, count: u64) {
+            while self.figures.counts().refused < count {
+                sleep(std::time::Duration::from_millis(1)).await;
+            }
         }
     }
 }

@@ -183,10 +183,20 @@ impl Outbox {
 
     /// Brings letters to `bus` until `stop` is cancelled, and then those that wait, as long as the bus is there.
     pub async fn run(self: Arc<Self>, bus: Arc<Bus>, stop: CancellationToken) {
+        let presence = Presence::downstream(&bus);
+        self.carry(bus.writer(), presence, stop).await;
+    }
+
+    async fn carry(
+        self: Arc<Self>,
+        writer: Box<dyn Writer>,
+        presence: Presence,
+        stop: CancellationToken,
+    ) {
         let mut carrier = Carrier {
-            outbox: self.clone(),
-            writer: bus.writer(),
-            presence: Presence::downstream(&bus),
+            outbox: self,
+            writer,
+            presence,
             backoff: Backoff::new(),
             letters: Vec::new(),
             sent: Vec::new(),
@@ -340,3 +350,6 @@ impl Carrier {
         self.outbox.close(reason);
     }
 }
+
+#[cfg(test)]
+mod tests;

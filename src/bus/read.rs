@@ -23,23 +23,18 @@ pub async fn consume(
     to: Destination,
     stop: CancellationToken,
 ) {
-    let mut reading = Reading {
-        reader: bus.reader(),
-        presence: Presence::of(&bus, &to),
-        backoff: Backoff::new(),
-        entry: Entry {
-            name: bus.to_string(),
-            log: to.log,
-            figures,
-            most: bus.upstream.max_message_size,
-            resumes: bus.is_durable(),
-            last: None,
-            missing: None,
-            unusable: 0,
-        },
-        has_met: false,
-        owes_past: bus.is_durable(),
+    let presence = Presence::of(&bus, &to);
+    let entry = Entry {
+        name: bus.to_string(),
+        log: to.log,
+        figures,
+        most: bus.upstream.max_message_size,
+        resumes: bus.is_durable(),
+        last: None,
+        missing: None,
+        unusable: 0,
     };
+    let mut reading = Reading::new(bus.reader(), presence, entry);
     until_stopped(&stop, pin!(reading.run())).await;
     reading.entry.figures.disconnected();
 }
@@ -68,6 +63,17 @@ struct Reading {
 }
 
 impl Reading {
+    fn new(reader: Box<dyn Reader>, presence: Presence, entry: Entry) -> Self {
+        Self {
+            reader,
+            presence,
+            backoff: Backoff::new(),
+            has_met: false,
+            owes_past: entry.resumes,
+            entry,
+        }
+    }
+
     async fn run(&mut self) {
         loop {
             let since = Instant::now();
@@ -228,3 +234,6 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

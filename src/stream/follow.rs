@@ -77,6 +77,19 @@ impl Follower {
 }
 
 #[cfg(test)]
+impl EventLog {
+    /// What is missing right before an event.
+    pub fn gap_before(&self, id: crate::event::EventId) -> Option<crate::event::Gap> {
+        let state = self.lock();
+        let mut entries = state
+            .history
+            .range(state.history.first(), state.history.next());
+        let entry = entries.find(|entry| entry.event.id == id)?;
+        entry.gap.as_deref().cloned()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
 
