@@ -364,14 +364,14 @@ fn check_subject(subject: &str, usage: Use) -> Result<(), String> {
     let is_token = |token: &&str| {
         !token.is_empty() && !token.contains(|c: char| c.is_whitespace() || c.is_control())
     };
-    if !tokens.iter().all(|token| is_token(token)) {
+    if !tokens.iter().all(is_token) {
         return Err(
             "what it says is not a subject, which is words with dots between them".to_owned(),
         );
     }
     // A star at the end may be that of a route; that is known later.
     let is_wild = |token: &&str| matches!(*token, "*" | ">");
-    let wild = tokens.iter().position(|token| is_wild(&token));
+    let wild = tokens.iter().position(is_wild);
     match wild {
         Some(at) if usage != Use::Consume && (tokens[at] == ">" || at + 1 < tokens.len()) => {
             Err("events go to one subject, and one with wildcards may be many".to_owned())

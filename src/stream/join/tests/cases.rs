@@ -213,3 +213,35 @@ async fn an_unknown_past_is_waited_for_while_a_source_may_still_tell_it() {
     assert_eq!(poll!(&mut waiting), Poll::Ready(()));
     assert_eq!(Instant::now(), start);
 }
+
+#[test]
+fn what_a_store_skips_is_not_missing() {
+    let limits = Limits {
+        bytes: 1 << 20,
+        count: Some(3),
+        age: None,
+    };
+    let store = Origin::store(1).0;
+    let log = EventLog::new(limits);
+    for seq in [10, 20, 300, 4_000] {
+        log.relay(past(store, seq), None);
+    }
+    let all = || [20, 300, 4_000].map(Item::Event).to_vec();
+    let whole = |items| (Resumed::Yes, vec![], items);
+    assert_eq!(got(&log, &Wish::All), whole(all()));
+    // The first is known to have gone, but not more than that.
+    assert_eq!(got(&log, &after(id(store, 20))), whole(all()[1..].to_vec()));
+    assert_eq!(
+        got(&log, &beyond(vec![id(store, 300)])),
+        whole(all()[2..].to_vec())
+    );
+    // What was between these two nobody knows.
+    let missed = gap(Some(id(store, 5)), Some(id(store, 20)), None);
+    for wish in [after(id(store, 5)), beyond(vec![id(store, 5)])] {
+        let (resumed, gaps, items) = got(&log, &wish);
+        assert_eq!(
+            (resumed, gaps, items),
+            (Resumed::Partial, vec![missed.clone()], all())
+        );
+    }
+}
