@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use crate::bus::address::Kind;
 use crate::endpoint::fanout::{Ender, Farewell, Settings};
 use crate::event::Origin;
 use crate::listen::rate::OfAddresses;
@@ -91,7 +92,13 @@ impl Policy {
                     false => path == self.pattern.base(),
                 }
         };
-        if let Some(own) = self.upstreams.iter().find(is_own) {
+        let webhooks = self.buses.forward.iter();
+        let webhooks = webhooks.filter(|bus| bus.address.kind == Kind::Webhook);
+        let mut others = self
+            .upstreams
+            .iter()
+            .chain(webhooks.map(|bus| &bus.upstream));
+        if let Some(own) = others.find(is_own) {
             bail!(
                 "{own} is what this hop itself would serve, and events would go round for ever: serve at another address"
             );

@@ -106,6 +106,13 @@ impl Explain {
                 lines.push("upstream-header", name);
             }
         }
+        let buses = route.buses.of_stream(&route.pattern, key);
+        let (consumed, forwarded) = (buses.consume.iter(), buses.forward.iter());
+        let named = consumed.map(|bus| ("upstream", bus));
+        let named = named.chain(buses.both.iter().map(|bus| ("bus", bus)));
+        for (name, bus) in named.chain(forwarded.map(|bus| ("forward", bus))) {
+            lines.push(name, bus);
+        }
         if route.produce.is_some() {
             lines.push("produce", "random events");
         }
@@ -119,8 +126,10 @@ impl Explain {
     /// What flags say about the route, and about the process.
     fn settings(&self, route: &Policy, lines: &mut Lines) {
         /// Said already, in other words.
-        const SAID: [&str; 8] = [
+        const SAID: [&str; 10] = [
             "serve-path",
+            "forward",
+            "bus",
             "accept-publish",
             "consume",
             "consume-address",
@@ -136,7 +145,10 @@ impl Explain {
             let is_off = match &*flag.name {
                 "linger" | "max-streams" => !route.pattern.is_on_demand(),
                 "produce-rate" | "produce-size" => route.produce.is_none(),
-                name if name.starts_with("consume-") => route.upstreams.is_empty(),
+                name if name.starts_with("consume-") => {
+                    route.upstreams.is_empty() && route.buses.is_empty()
+                }
+                "bus-envelope" => route.buses.is_empty(),
                 name => name.starts_with("log-"),
             };
             if is_off || SAID.contains(&&*flag.name) {

@@ -57,7 +57,7 @@ impl Buses {
     }
 
     /// Those of one stream.
-    pub(super) fn of_stream(&self, pattern: &Pattern, key: &Key) -> Self {
+    pub fn of_stream(&self, pattern: &Pattern, key: &Key) -> Self {
         let own = |bus: &Bus| {
             let address = bus.address.of_stream(pattern, key);
             let mut own = bus.clone();
