@@ -131,7 +131,7 @@ pub(crate) trait Writer: Send {
 
     /// Sends events, in this order, and waits until the bus has confirmed them all; adds for each what has become of it. Those whose ids
     /// are from `own` may get others from the bus. After an error some of the first may be there, or not: they are sent again
-    /// with the same ids.
+    /// with the same ids. It may be given up, and then [`connect`](Self::connect) comes next.
     fn send<'a>(
         &'a mut self,
         events: &'a [Event],

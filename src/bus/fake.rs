@@ -22,6 +22,8 @@ pub enum Deed {
     Break { taken: usize, confirmed: usize },
     /// It refuses all.
     Refuse,
+    /// It says nothing any more.
+    Hang,
     /// It is gone before it has been sent anything.
     Vanish,
 }
@@ -79,7 +81,7 @@ impl Writer for Fake {
                 Deed::Take => {
                     taken(server, events.len());
                     sent.extend(confirm(events.len()));
-                    Ok(())
+                    Some(Ok(()))
                 }
                 Deed::Break {
                     taken: count,
@@ -87,16 +89,20 @@ impl Writer for Fake {
                 } => {
                     taken(server, count);
                     sent.extend(confirm(confirmed));
-                    Err(anyhow!("it breaks"))
+                    Some(Err(anyhow!("it breaks")))
                 }
                 Deed::Refuse => {
                     sent.extend(events.iter().map(|_| Sent::Refused("too odd".to_owned())));
-                    Ok(())
+                    Some(Ok(()))
                 }
+                Deed::Hang => None,
                 Deed::Vanish => unreachable!("nothing is sent then"),
             }
         });
-        async move { result }.boxed()
+        match result {
+            Some(result) => async move { result }.boxed(),
+            None => Box::pin(std::future::pending()),
+        }
     }
 
     fn lost(&mut self) -> BoxFuture<'_, anyhow::Error> {

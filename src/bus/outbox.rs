@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use anyhow::anyhow;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -22,6 +23,8 @@ use crate::source::presence::Presence;
 
 /// How long what is under way waits for a bus that has just been lost.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long the bus may take to confirm what it was sent; then it is taken for lost.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// More bytes of payload than these do not wait.
 const MAX_WAITING: usize = 64 << 20;
 /// What an event costs beside its payload.
@@ -92,7 +95,8 @@ fn cost(letter: &Letter) -> usize {
 }
 
 impl Outbox {
-    /// Takes nothing yet.
+    /// What it takes before the bus has been reached waits until that has succeeded or failed for the first time: a stream may
+    /// have been made just now by whoever publishes to it.
     pub fn new(figures: Arc<Figures>) -> Self {
         Self {
             state: Mutex::new(State {
@@ -102,7 +106,7 @@ impl Outbox {
                 },
                 letters: VecDeque::new(),
                 bytes: 0,
-                closed: Some("it has not been reached yet".to_owned()),
+                closed: None,
             }),
             arrived: Notify::new(),
             figures,
@@ -231,7 +235,7 @@ impl Carrier {
                 // Whoever waits is waited for, whether or not everything stops.
                 Some(deadline) => timeout_at(deadline, connect)
                     .await
-                    .unwrap_or_else(|_| Err(anyhow::anyhow!("it does not answer"))),
+                    .unwrap_or_else(|_| Err(anyhow!("it does not answer"))),
                 None => tokio::select! {
                     connected = connect => connected,
                     () = stop.cancelled() => return,
@@ -296,8 +300,11 @@ impl Carrier {
             let events: Vec<_> = events.skip(self.sent.len()).cloned().collect();
             for batch in events.chunks(BATCH) {
                 let own = batch.first().map(|event| event.id.origin);
-                if let Err(error) = self.writer.send(batch, own, &mut self.sent).await {
-                    return Some(error);
+                let sending = self.writer.send(batch, own, &mut self.sent);
+                match timeout(PATIENCE, sending).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return Some(error),
+                    Err(_) => return Some(anyhow!("it has confirmed nothing for {PATIENCE:?}")),
                 }
             }
             self.deliver();

@@ -33,9 +33,10 @@ fn start(away: usize, deeds: impl IntoIterator<Item = Deed>) -> Running {
 }
 
 impl Running {
-    /// Waits until it takes letters.
+    /// Waits until it brings letters to the bus.
     async fn opened(&self) {
-        while self.outbox.lock().closed.is_some() {
+        let is_open = || self.outbox.lock().closed.is_none();
+        while !is_open() || !self.outbox.figures.counts().connected {
             sleep(Duration::from_millis(1)).await;
         }
     }
@@ -61,6 +62,12 @@ async fn what_is_taken_is_on_the_bus() {
     assert_eq!(running.bus.texts(), ["a", "b", "c"]);
     let counts = running.outbox.figures.counts();
     assert_eq!((counts.events, counts.bytes, counts.connects), (3, 3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_first_waits_for_the_first_connection() {
+    let running = start(0, []);
+    assert_eq!(seqs(running.publish(&["a"]).await), [1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,6 +135,19 @@ async fn a_bus_that_goes_away_in_silence_is_noticed() {
     }
     running.opened().await;
     assert_eq!(running.outbox.figures.counts().connects, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_confirms_nothing_is_lost() {
+    let running = start(0, [Deed::Hang]);
+    assert_eq!(seqs(running.publish(&["a"]).await), [1]);
+    assert_eq!(running.outbox.figures.counts().connects, 2);
+    running.bus.with(|server| {
+        server.deeds.push_back(Deed::Hang);
+        server.away = 1_000;
+    });
+    let result = running.publish(&["b"]).await;
+    assert!(matches!(result, Err(NotTaken::Away(_))), "{result:?}");
 }
 
 #[tokio::test(start_paused = true)]
