@@ -4,4 +4,5 @@ pub mod answer;
 pub mod body;
 pub mod fanout;
 pub mod page;
+pub mod subscribers;
 pub mod websocket;
