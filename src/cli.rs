@@ -1,5 +1,6 @@
 //! Flags, environment variables and a file, turned once into a typed [`Config`]. What does not fit together is a usage error.
 
+mod admin;
 mod args;
 mod auth;
 mod bus;
@@ -75,6 +76,8 @@ pub enum Role {
 pub struct Hop {
     /// `host:port` to listen on.
     pub address: String,
+    /// `host:port` to tell at how it is, if it is to.
+    pub admin: Option<String>,
     /// What it serves there.
     pub routes: Vec<Policy>,
     /// Says who may what; none if everyone may everything.
@@ -320,6 +323,7 @@ fn hop(
         limits: args.limits.limits(largest)?,
         routes,
         address,
+        admin: args.admin.admin_address,
         drain,
         tls: tls.map(Arc::new),
         file: None,

@@ -5,4 +5,5 @@ pub mod body;
 pub mod earlier;
 pub mod fanout;
 pub mod page;
+pub mod subscribers;
 pub mod websocket;

@@ -21,6 +21,7 @@
 //!   events.
 //! - [`bus`]: source and endpoint in one, for streams that somebody else's system keeps or spreads: Redis, NATS, ZeroMQ, webhooks.
 //! - [`client`]: `wsevent tail`, `wsevent publish`.
+//! - [`admin`], [`metrics`]: how a process is, for those who run it.
 //! - [`cli`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
 //!
 //! `wire` imports only `event`; `stream` imports only `wire` and `event`, and never a socket; `source` and `endpoint`
@@ -29,6 +30,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod admin;
 pub mod auth;
 pub mod bus;
 pub mod cli;
@@ -37,6 +39,7 @@ pub mod endpoint;
 pub mod event;
 pub mod http_message;
 pub mod listen;
+pub mod metrics;
 pub mod proxy;
 pub mod reason;
 pub mod reload;
@@ -57,6 +60,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use admin::Admin;
 use cli::config::ConfigFile;
 use cli::{Hop, Role};
 use event::Origin;
@@ -90,6 +94,10 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
     // Before anything else: until then it would end the process.
     let hangups = reload::hangups()?;
     let listeners = Listeners::bind(&hop.address).await?;
+    let admin = match &hop.admin {
+        Some(address) => Some(admin::listen(address).await?),
+        None => None,
+    };
     let tasks = TaskTracker::new();
     let addresses = listeners.addresses()?;
     let serving = addresses.first().map_or(hop.address.clone(), |first| {
@@ -115,6 +123,10 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
         tls: hop.tls.clone(),
         routes: hop.file.map(ConfigFile::left_alone),
     };
+    // It watches all others, so it is not one of them.
+    let admin = admin
+        .map(|listeners| Admin::start(listeners, routes.clone(), stop.clone()))
+        .transpose()?;
     let reloading = reload::on_hangup(hangups, files, routes.clone(), addresses);
     let stopped = stop.clone();
     tasks.spawn(async move { stopped.run_until_cancelled(reloading).await });
@@ -125,6 +137,9 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
     };
     server::serve(listeners, door, hop.limits, tasks.clone(), stop).await;
     shutdown::drain(&tasks, hop.drain).await;
+    if let Some(admin) = admin {
+        admin.close().await;
+    }
     Ok(())
 }
 

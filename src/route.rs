@@ -49,6 +49,8 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 const DOUBTED: Duration = Duration::from_secs(10);
 /// What a route has inherited is kept for so long at least: time enough to connect again.
 const INHERITED: Duration = Duration::from_secs(10);
+/// So many streams are looked at in one go.
+const LOOK: usize = 256;
 /// More streams than this that an upstream does not have are not remembered.
 const MAX_REFUSED: usize = 10_000;
 
@@ -75,6 +77,8 @@ pub struct Policy {
     pub linger: Duration,
     /// At most so many streams on demand.
     pub max_streams: usize,
+    /// Whether the process counts as ready only while its upstreams are there.
+    pub ready_when_upstream: bool,
     /// As it was configured: a route whose words are the same is the same route.
     pub words: Vec<String>,
 }
@@ -343,15 +347,25 @@ impl Route {
         self.lock().served.len()
     }
 
-    /// The streams whose names come behind `after`, in order, and at most so many.
-    pub fn list(&self, after: &str, most: usize) -> Vec<Arc<Served>> {
+    /// The streams whose names come behind `after`, in order. Nobody waits meanwhile who wants to open one, however many there are.
+    pub fn streams(&self, after: &str) -> impl Iterator<Item = Arc<Served>> {
+        let mut after = Some(Arc::from(after));
+        std::iter::from_fn(move || {
+            let page = self.page(&after.take()?);
+            if page.len() == LOOK {
+                after = page.last().map(|last| last.name.clone());
+            }
+            Some(page)
+        })
+        .flatten()
+    }
+
+    fn page(&self, after: &str) -> Vec<Arc<Served>> {
         let streams = self.lock();
         let behind = (Bound::Excluded(after), Bound::Unbounded);
         let behind = streams.served.range::<str, _>(behind);
-        behind
-            .map(|(_, stream)| stream.clone())
-            .take(most)
-            .collect()
+        let behind = behind.map(|(_, stream)| stream.clone());
+        behind.take(LOOK).collect()
     }
 
     /// The stream with this name, if it is there.

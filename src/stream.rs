@@ -65,6 +65,8 @@ struct State {
     /// The number that the next event from here gets in its id.
     next_own: u64,
     rate: Rate,
+    /// Of the payloads of all events that have gone through.
+    bytes: u64,
 }
 
 /// A subscriber's way into a log: where it stands, what it reads, and what wakes it.
@@ -86,6 +88,8 @@ pub struct Subscription {
 pub struct Figures {
     /// Events since it began.
     pub events: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
     /// Events a second, over the last few seconds.
     pub rate: f64,
 }
@@ -116,6 +120,7 @@ impl EventLog {
                 tapes: Tapes::default(),
                 next_own: 1,
                 rate: Rate::default(),
+                bytes: 0,
             }),
             head: Head::default(),
             unsettled: AtomicUsize::new(0),
@@ -346,6 +351,7 @@ impl EventLog {
         let state = self.lock();
         Figures {
             events: state.rate.total(),
+            bytes: state.bytes,
             rate: state.rate.per_second(event::now()),
         }
     }
@@ -425,6 +431,7 @@ impl State {
 
     fn push(&mut self, event: Event, gap: Option<Gap>, now: u64) {
         self.rate.count(now);
+        self.bytes += event.payload.bytes.len() as u64;
         let entry = Entry {
             event,
             gap: gap.map(Box::new),

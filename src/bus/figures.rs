@@ -1,6 +1,9 @@
 //! What has gone over a connection to a bus, for whoever watches.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
 
 /// Which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -11,6 +14,32 @@ pub enum Way {
     Out,
 }
 
+impl Way {
+    /// The name for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Out => "out",
+        }
+    }
+}
+
+/// How it stands with a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Link {
+    /// There is none.
+    Away {
+        /// Since when.
+        since: Instant,
+        /// Why, in one line; none before the first attempt has failed.
+        reason: Option<Box<str>>,
+    },
+    /// There is one.
+    Connected,
+    /// There was one, and there is no more to come.
+    Ended,
+}
+
 /// Counts, for one connection of one stream to one bus.
 #[derive(Debug)]
 pub struct Figures {
@@ -18,8 +47,7 @@ pub struct Figures {
     pub bus: String,
     /// Which way.
     pub way: Way,
-    /// Whether there is a connection.
-    connected: AtomicBool,
+    link: Mutex<Link>,
     /// How often there was one.
     connects: AtomicU64,
     events: AtomicU64,
@@ -51,7 +79,10 @@ impl Figures {
         Self {
             bus,
             way,
-            connected: AtomicBool::default(),
+            link: Mutex::new(Link::Away {
+                since: Instant::now(),
+                reason: None,
+            }),
             connects: AtomicU64::default(),
             events: AtomicU64::default(),
             bytes: AtomicU64::default(),
@@ -63,12 +94,34 @@ impl Figures {
     /// A connection has been made.
     pub fn connected(&self) {
         self.connects.fetch_add(1, Ordering::Relaxed);
-        self.connected.store(true, Ordering::Relaxed);
+        *self.lock() = Link::Connected;
     }
 
-    /// It is lost.
-    pub fn disconnected(&self) {
-        self.connected.store(false, Ordering::Relaxed);
+    /// It is lost, or could not be made, and why.
+    pub fn away(&self, why: &str) {
+        let mut link = self.lock();
+        let since = match *link {
+            Link::Away { since, .. } => since,
+            Link::Connected | Link::Ended => Instant::now(),
+        };
+        *link = Link::Away {
+            since,
+            reason: Some(why.into()),
+        };
+    }
+
+    /// There is no more to come over it.
+    pub fn ended(&self) {
+        *self.lock() = Link::Ended;
+    }
+
+    /// How it stands with it now.
+    pub fn link(&self) -> Link {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// So many events have gone over it, of so many bytes.
@@ -90,7 +143,7 @@ impl Figures {
     /// The counts now.
     pub fn counts(&self) -> Counts {
         Counts {
-            connected: self.connected.load(Ordering::Relaxed),
+            connected: *self.lock() == Link::Connected,
             connects: self.connects.load(Ordering::Relaxed),
             events: self.events.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),

@@ -61,9 +61,10 @@ async fn carry(
             }
             Some(Err(error)) => Err(error),
         };
-        forward.figures.disconnected();
-        let Err(error) = result else { return };
-        presence.lost(&error);
+        let Err(error) = result else {
+            return forward.figures.ended();
+        };
+        forward.figures.away(&presence.lost(&error));
         backoff.connection_ended(since, forward.figures.counts().events > before);
         let pause = backoff.pause();
         if until_stopped(&stop, std::pin::pin!(sleep(pause)))

@@ -252,13 +252,13 @@ impl Carrier {
                     let Some(error) = self.carry().await else {
                         return;
                     };
-                    self.outbox.figures.disconnected();
                     let brought_events = self.outbox.figures.counts().events > before;
                     self.backoff.connection_ended(since, brought_events);
                     error
                 }
             };
             let reason = self.presence.lost(&error);
+            self.outbox.figures.away(&reason);
             if self.letters.is_empty() && deadline.is_none() {
                 self.fail(&reason);
             }

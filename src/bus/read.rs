@@ -36,7 +36,8 @@ pub async fn consume(
     };
     let mut reading = Reading::new(bus.reader(), presence, entry);
     until_stopped(&stop, pin!(reading.run())).await;
-    reading.entry.figures.disconnected();
+    // It may have ended by itself before, or just now.
+    reading.entry.figures.ended();
 }
 
 /// There is no more to come, by this.
@@ -79,12 +80,12 @@ impl Reading {
             let since = Instant::now();
             let before = self.entry.figures.counts().events;
             let Err(error) = self.connection().await;
-            self.entry.figures.disconnected();
             if let Some(ended) = error.downcast_ref::<Ended>() {
                 self.presence.ended(ended.0);
                 return;
             }
-            self.presence.lost(&error);
+            let reason = self.presence.lost(&error);
+            self.entry.figures.away(&reason);
             let brought_events = self.entry.figures.counts().events > before;
             self.backoff.connection_ended(since, brought_events);
             let pause = self.backoff.pause();

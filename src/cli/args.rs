@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::admin::AdminArgs;
 use super::auth::AuthArgs;
 use super::check::CheckArgs;
 use super::config::ConfigArgs;
@@ -101,6 +102,10 @@ pub struct HopArgs {
     /// When stopping, how long subscribers may take to close
     #[arg(long, env = "WSEVENT_DRAIN", value_name = "DURATION", default_value = "5s", value_parser = values::duration, help_heading = "Serving")]
     pub drain: Duration,
+
+    /// Where the process tells how it is
+    #[command(flatten)]
+    pub admin: AdminArgs,
 
     /// Where many routes are described
     #[command(flatten)]

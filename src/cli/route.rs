@@ -59,6 +59,10 @@ pub struct RouteArgs {
     #[arg(long, env = "WSEVENT_HISTORY_COUNT", value_name = "N", value_parser = values::count, help_heading = "Serving")]
     pub history_count: Option<usize>,
 
+    /// Count the hop as ready, at /-/ready of --admin-address, only while all upstreams of this stream are there, as is so with buses anyway
+    #[arg(long, env = "WSEVENT_READY_WHEN_UPSTREAM", value_parser = BoolishValueParser::new(), help_heading = "Serving")]
+    pub ready_when_upstream: bool,
+
     /// What happens to a subscriber that falls out of history: it is closed with 1013 (SSE and NDJSON end) and may resume, or it skips to the oldest event still held, after a gap notice; or, even before that, events are merged for it (conflate): it is given the newest of each key, with --retain
     #[arg(
         long,
@@ -176,6 +180,9 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
     if others.is_empty() {
         none_to_reach(matches)?;
     }
+    if args.ready_when_upstream && given(matches, "ready_when_upstream") == 2 {
+        check_readiness(&pattern, !upstreams.is_empty())?;
+    }
     // Who publishes is a source as well.
     let has_source = !upstreams.is_empty() || args.accept_publish || buses.bring_events();
     let produce = produces(&args, matches, has_source)?.then(|| Produce {
@@ -207,8 +214,23 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
         origins,
         linger: args.linger,
         max_streams: args.max_streams,
+        ready_when_upstream: args.ready_when_upstream,
         words: Vec::new(),
     })
+}
+
+/// Whether there is an upstream that the process could wait for.
+fn check_readiness(pattern: &Pattern, has_upstream: bool) -> Usage<()> {
+    if pattern.is_on_demand() {
+        return Err(
+            "--ready-when-upstream is for streams that are always there: those of this route come and go with their readers"
+                .into(),
+        );
+    }
+    match has_upstream {
+        true => Ok(()),
+        false => Err("--ready-when-upstream waits for upstreams other than buses, for which a hop waits anyway, and there is none: add --consume URL".into()),
+    }
 }
 
 /// The origins of other servers' pages.

@@ -162,6 +162,20 @@ pub fn check_address(text: &str) -> Result<(), String> {
     }
 }
 
+/// `host:port`, where a port alone, with or without its colon, is one of this machine's own.
+pub fn local_address(text: &str) -> Result<String, String> {
+    let port = text.strip_prefix(':').unwrap_or(text);
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let address = match is_port {
+        true => format!("localhost:{port}"),
+        false => text.to_owned(),
+    };
+    match check_address(&address) {
+        Ok(()) => Ok(address),
+        Err(_) => Err("HOST:PORT or a port is expected, such as localhost:9464".to_owned()),
+    }
+}
+
 /// A URL path, with its leading slash: `events` and `/events` are the same.
 pub fn path(text: &str) -> Result<String, String> {
     let path = format!("/{}", text.strip_prefix('/').unwrap_or(text));
@@ -332,6 +346,22 @@ mod tests {
                 .expect_err("refused")
                 .contains("secret")
         );
+    }
+
+    #[test]
+    fn a_port_alone_is_one_of_this_machine() {
+        for (text, address) in [
+            ("9464", "localhost:9464"),
+            (":9464", "localhost:9464"),
+            ("0", "localhost:0"),
+            ("0.0.0.0:9464", "0.0.0.0:9464"),
+            ("[::]:1", "[::]:1"),
+        ] {
+            assert_eq!(local_address(text).as_deref(), Ok(address));
+        }
+        for text in ["", ":", "a", "70000", ":70000", "+1", "::1:1", "a:1/x"] {
+            assert!(local_address(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::fanout::{BODY_COMPLAINT, BODY_PATIENCE, EXPIRED_REASON, Ender, Overload, PASSED_BY};
+use super::subscribers::Subscribers;
 use crate::stream::cursor::Cursor;
 use crate::stream::tape::Pending;
 use crate::stream::usage::User;
@@ -61,7 +62,7 @@ pub struct Follower {
     /// How often the reader gets a comment.
     pub heartbeat: Duration,
     /// How many readers there are.
-    pub count: Arc<AtomicUsize>,
+    pub count: Arc<Subscribers>,
     /// Who reads.
     pub address: SocketAddr,
     /// Ends the body.
@@ -215,7 +216,7 @@ struct Following {
 /// The stream as a body, without end until its reader, what has let it in, the stream or the process goes. One of `tasks` feeds it.
 pub fn follow(follower: Follower, tasks: &TaskTracker) -> Body {
     info!(address = %follower.address, path = %follower.path, transport = follower.format.name(), "subscriber connected");
-    follower.count.fetch_add(1, Ordering::Relaxed);
+    follower.count.join(follower.format);
     let mut heartbeat = interval(follower.heartbeat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heartbeat.reset();
@@ -452,7 +453,7 @@ enum Next {
 impl Drop for Following {
     fn drop(&mut self) {
         let follower = &self.follower;
-        follower.count.fetch_sub(1, Ordering::Relaxed);
+        follower.count.leave(follower.format);
         info!(
             address = %follower.address,
             path = %follower.path,

@@ -23,7 +23,6 @@ mod subscriber;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use crate::endpoint::subscribers::Subscribers;
 use crate::endpoint::websocket::input::{Input, Unheard};
 use crate::listen::rate::Rate;
 use crate::listen::stream::Stream;
@@ -169,7 +169,7 @@ pub struct Audience {
     overload: Overload,
     /// How fast each subscriber may publish, if there is a limit.
     max_publish_rate: Option<Rate>,
-    count: Arc<AtomicUsize>,
+    count: Arc<Subscribers>,
 }
 
 impl Audience {
@@ -206,11 +206,11 @@ impl Audience {
     }
 
     fn join(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.count.join(self.format);
     }
 
     fn leave(&self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.count.leave(self.format);
     }
 }
 
@@ -274,7 +274,7 @@ impl Fanout {
         format: Format,
         path: Arc<str>,
         settings: &Settings,
-        count: Arc<AtomicUsize>,
+        count: Arc<Subscribers>,
         (tasks, ender): (&TaskTracker, &Ender),
     ) -> Self {
         let workers = tokio::runtime::Handle::current().metrics().num_workers();

@@ -1,10 +1,13 @@
 //! The pages for a person in a browser, and the list of streams.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use rand::RngExt;
 use serde::Serialize;
 
+use crate::bus::figures::Figures;
 use crate::stream::EventLog;
 use crate::stream::via::{self, Via};
 use crate::wire::hop::Instance;
@@ -97,12 +100,29 @@ pub struct Stream {
     publish: bool,
     via: Vec<Hop>,
     upstreams: Vec<Upstream>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    buses: Vec<Bus>,
 }
 
 #[derive(Debug, Serialize)]
 struct Upstream {
     url: Box<str>,
     connected: bool,
+}
+
+/// A connection to a bus.
+#[derive(Debug, Serialize)]
+struct Bus {
+    url: String,
+    /// Where events go: `in` from the bus, or `out` to it.
+    way: &'static str,
+    connected: bool,
+    /// That have gone over it.
+    events: u64,
+    /// That were not taken, and never will be.
+    refused: u64,
+    /// That are known to be missing.
+    lost: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -129,9 +149,29 @@ impl From<via::Upstream> for Upstream {
     }
 }
 
+impl From<&Figures> for Bus {
+    fn from(figures: &Figures) -> Self {
+        let counts = figures.counts();
+        Self {
+            url: figures.bus.clone(),
+            way: figures.way.name(),
+            connected: counts.connected,
+            events: counts.events,
+            refused: counts.refused,
+            lost: counts.lost,
+        }
+    }
+}
+
 impl Stream {
-    /// The stream that is served at `path`.
-    pub fn new(path: &str, log: &EventLog, via: &Via, subscribers: usize, publish: bool) -> Self {
+    /// The stream that is served at `path`; `publish` says whether whoever asks may publish there.
+    pub fn new(
+        (path, publish): (&str, bool),
+        log: &EventLog,
+        via: &Via,
+        buses: &[Arc<Figures>],
+        subscribers: usize,
+    ) -> Self {
         let figures = log.figures();
         Self {
             path: path.to_owned(),
@@ -142,6 +182,7 @@ impl Stream {
             publish,
             via: via.path().into_iter().map(Hop::from).collect(),
             upstreams: via.upstreams().into_iter().map(Upstream::from).collect(),
+            buses: buses.iter().map(|bus| Bus::from(&**bus)).collect(),
         }
     }
 }

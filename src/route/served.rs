@@ -1,6 +1,5 @@
 //! A stream that is served: its log, and what brings it to its subscribers.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use super::Policy;
 use super::buses::Connections;
 use crate::endpoint::fanout::{Ender, Fanout};
+use crate::endpoint::subscribers::Subscribers;
 use crate::listen::rate::OfAddresses;
 use crate::source::publish::{Publisher, Sink};
 use crate::stream::EventLog;
@@ -37,7 +37,7 @@ pub struct Served {
     /// Ends its subscribers, and what brings events for them.
     pub ender: Ender,
     /// How many subscribers there are.
-    pub subscribers: Arc<AtomicUsize>,
+    pub subscribers: Arc<Subscribers>,
     pub(super) usage: Arc<Usage>,
     /// For each format, once somebody reads it.
     fanouts: [OnceLock<Box<Fanout>>; Format::ALL.len()],
@@ -115,11 +115,6 @@ impl Served {
     /// Its path, without parameters.
     pub fn path(&self) -> &str {
         self.name.split('?').next().unwrap_or_default()
-    }
-
-    /// How many subscribers there are.
-    pub fn subscriber_count(&self) -> usize {
-        self.subscribers.load(Ordering::Relaxed)
     }
 
     /// Waits until it is known whether the upstream has this stream, where that is a question.

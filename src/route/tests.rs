@@ -19,6 +19,7 @@ fn policy(path: &str) -> Policy {
         origins: Origins::default(),
         linger: Duration::from_secs(30),
         max_streams: 3,
+        ready_when_upstream: false,
         words: vec![path.to_owned()],
     }
 }
@@ -91,8 +92,9 @@ async fn whoever_comes_as_the_last_one_leaves_has_a_stream_that_stays() {
             for _ in 0..2_000 {
                 let lease = open(&routes, "/t/a");
                 tokio::task::yield_now().await;
-                let listed = routes.all()[0].list("", 9);
-                let origins: Vec<_> = listed.iter().map(|stream| stream.log.origin()).collect();
+                let route = &routes.all()[0];
+                let listed = route.streams("");
+                let origins: Vec<_> = listed.map(|stream| stream.log.origin()).collect();
                 assert_eq!(origins, [lease.stream.log.origin()]);
                 assert!(!lease.stream.ender.token().is_cancelled());
             }
@@ -294,12 +296,32 @@ async fn the_stream_that_is_unused_for_longest_makes_room() {
     let _new = open(&routes, "/t/d");
     settle().await;
     let names: Vec<_> = routes.all()[0]
-        .list("", 9)
-        .iter()
+        .streams("")
         .map(|stream| stream.name.to_string())
         .collect();
     assert_eq!(names, ["/t/a", "/t/c", "/t/d"]);
     assert!(!kept.stream.ender.token().is_cancelled());
+}
+
+#[tokio::test]
+async fn streams_are_walked_page_by_page() {
+    let routes = start(vec![Policy {
+        max_streams: 2 * LOOK,
+        ..policy("/t/*")
+    }]);
+    for count in [1, LOOK, 2 * LOOK] {
+        let names: Vec<_> = (0..count).map(|number| format!("/t/{number:03}")).collect();
+        let leases = names.iter().map(|name| open(&routes, name));
+        let _leases: Vec<_> = leases.collect();
+        let route = &routes.all()[0];
+        let walked = |after: &str| -> Vec<_> {
+            let streams = route.streams(after);
+            streams.map(|stream| stream.name.to_string()).collect()
+        };
+        assert_eq!(walked(""), names);
+        assert_eq!(walked("/t/000"), names[1..]);
+        assert_eq!(walked("/t/9"), [""; 0]);
+    }
 }
 
 #[tokio::test]

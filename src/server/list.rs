@@ -21,8 +21,6 @@ use crate::route::{Route, Routes};
 /// So many streams stand in a list if nothing else is asked for, and so many at most.
 const STREAMS: usize = 100;
 const MAX_STREAMS: usize = 1_000;
-/// So many streams are looked at in one go.
-const LOOK: usize = 256;
 
 /// The answer to a request for a list: of one route, or of all.
 pub fn answer(
@@ -133,7 +131,10 @@ impl Wanted {
             // One more than wanted shows that there is more.
             None => listed
                 .iter()
-                .flat_map(|route| seen(route, &self.after, self.limit + 1, may_see))
+                .flat_map(|route| {
+                    let behind = route.streams(&self.after);
+                    behind.filter(|stream| may_see(stream)).take(self.limit + 1)
+                })
                 .collect(),
         };
         streams.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -154,7 +155,7 @@ impl Wanted {
             path: route.policy.pattern.to_string(),
             streams: match who {
                 Who::Anyone => route.count(),
-                Who::Known(_) => seen(route, "", usize::MAX, may_see).len(),
+                Who::Known(_) => route.streams("").filter(|stream| may_see(stream)).count(),
             },
             publish: route.policy.subscribers.accept_publish
                 && who.may_somewhere(Right::Publish, &route.policy.pattern),
@@ -168,30 +169,6 @@ impl Wanted {
         };
         index.json()
     }
-}
-
-/// The streams of a route whose names come behind `after` and that somebody may see, at most so many. Nobody waits meanwhile
-/// who wants to open one, however many there are.
-fn seen(
-    route: &Route,
-    after: &str,
-    most: usize,
-    may_see: impl Fn(&Served) -> bool,
-) -> Vec<Arc<Served>> {
-    let mut seen = Vec::new();
-    let mut after: Arc<str> = after.into();
-    loop {
-        let page = route.list(&after, LOOK);
-        let Some(last) = page.last() else { break };
-        after = last.name.clone();
-        let is_last = page.len() < LOOK;
-        seen.extend(page.into_iter().filter(|stream| may_see(stream)));
-        if is_last || seen.len() >= most {
-            break;
-        }
-    }
-    seen.truncate(most);
-    seen
 }
 
 /// The stream that a path, perhaps with a query, names, if it is there and of the `only` route that counts.
@@ -212,11 +189,12 @@ fn of(routes: &Routes, only: Option<&Arc<Route>>, target: &str) -> Option<Arc<Se
 
 /// What `who` may know of a stream: whether it takes events, too, is about them.
 fn entry(stream: &Served, who: &Who) -> Stream {
+    let publish = stream.publisher.is_some() && who.may(Right::Publish, stream.path());
     Stream::new(
-        &stream.name,
+        (&stream.name, publish),
         &stream.log,
         &stream.via,
-        stream.subscriber_count(),
-        stream.publisher.is_some() && who.may(Right::Publish, stream.path()),
+        &stream.connections.figures,
+        stream.subscribers.all(),
     )
 }

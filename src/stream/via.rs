@@ -35,6 +35,13 @@ pub struct Upstream {
     path: Vec<Instance>,
 }
 
+impl Upstream {
+    /// Why it refuses, in one line, if it does.
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.as_ref().map(|refusal| &*refusal.reason)
+    }
+}
+
 /// An upstream that is there, and has said that there is no stream for this hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

@@ -1,0 +1,72 @@
+//! Whether a hop is ready: it listens, has not begun to stop, and whatever the streams that are always there depend on is there.
+//!
+//! Buses are always waited for: without its bus a replica has nothing new, and takes nothing. Other upstreams are waited for where the
+//! route says so, as one that is away is for its subscribers what a quiet one is. Streams that come and go have theirs while they are
+//! used, so nobody can wait for these.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use humantime::format_duration;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::figures::{Figures, Link, Way};
+use crate::route::Routes;
+use crate::route::served::Served;
+
+/// Looks whether a hop is ready.
+pub struct Readiness {
+    /// What is served.
+    pub routes: Arc<Routes>,
+    /// Cancelled when it stops.
+    pub stop: CancellationToken,
+}
+
+impl Readiness {
+    /// Why it is not, a line each; none if it is.
+    pub fn obstacles(&self) -> Vec<String> {
+        if self.stop.is_cancelled() {
+            return vec!["this hop is stopping".to_owned()];
+        }
+        let routes = self.routes.all();
+        let always = routes
+            .iter()
+            .filter(|route| !route.policy.pattern.is_on_demand());
+        let streams = always.flat_map(|route| route.streams(""));
+        streams.flat_map(|stream| of_stream(&stream)).collect()
+    }
+}
+
+fn of_stream(stream: &Served) -> Vec<String> {
+    let buses = &stream.connections.figures;
+    let mut obstacles: Vec<_> = buses
+        .iter()
+        .filter_map(|bus| of_bus(&stream.name, bus))
+        .collect();
+    if stream.policy.ready_when_upstream {
+        let is_bus = |url: &str| {
+            let mut incoming = buses.iter().filter(|bus| bus.way == Way::In);
+            incoming.any(|bus| bus.bus == url)
+        };
+        let upstreams = stream.via.upstreams().into_iter();
+        let away = upstreams.filter(|upstream| !upstream.connected && !is_bus(&upstream.url));
+        obstacles.extend(away.map(|upstream| {
+            let reason = upstream.refusal().unwrap_or("it is away");
+            format!("upstream {} of {}: {reason}", upstream.url, stream.name)
+        }));
+    }
+    obstacles
+}
+
+fn of_bus(stream: &str, figures: &Figures) -> Option<String> {
+    let Link::Away { since, reason } = figures.link() else {
+        return None;
+    };
+    let reason = reason.as_deref().unwrap_or("it has not been reached yet");
+    let since = format_duration(Duration::from_secs(since.elapsed().as_secs()));
+    let bus = &figures.bus;
+    Some(match figures.way {
+        Way::In => format!("bus {bus}, read for {stream}, is away for {since}: {reason}"),
+        Way::Out => format!("bus {bus}, written to by {stream}, is away for {since}: {reason}"),
+    })
+}

@@ -1,0 +1,17 @@
+//! The flag of the address for those who run the process. It is of the process.
+
+use super::values;
+
+/// Where the process tells how it is.
+#[derive(Debug, clap::Args)]
+pub struct AdminArgs {
+    /// Tell at this address how the hop is: /-/live, /-/ready, /-/metrics and /-/version, over HTTP and to everyone who reaches it; a port alone is one of localhost
+    #[arg(
+        long,
+        env = "WSEVENT_ADMIN_ADDRESS",
+        value_name = "HOST:PORT",
+        value_parser = values::local_address,
+        help_heading = "Administration"
+    )]
+    pub admin_address: Option<String>,
+}

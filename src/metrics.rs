@@ -1,0 +1,275 @@
+//! The figures of a hop, as Prometheus reads them: docs/metrics.md has their names.
+//!
+//! Nothing is registered and nothing is counted here: at each scrape the routes and their streams are walked, so what has gone is not
+//! told of any more, and a figure costs nothing in between.
+
+mod process;
+mod streams;
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, NoLabelSet,
+    prometheus_text, text,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use crate::route::Routes;
+use crate::wire::Format;
+use process::Process;
+use streams::Snapshot;
+
+/// How figures are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exposition {
+    /// The text format of Prometheus, version 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Exposition {
+    /// In order of preference, where a client has none.
+    pub const OFFERED: [(Self, &str); 2] = [
+        (Self::Prometheus, "text/plain"),
+        (Self::OpenMetrics, "application/openmetrics-text"),
+    ];
+
+    /// What an answer calls it.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => prometheus_text::CONTENT_TYPE,
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// Finds the figures of a hop.
+pub struct Metrics(Registry);
+
+impl Metrics {
+    /// Of the hop that serves `routes`.
+    pub fn new(routes: Arc<Routes>) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Hop {
+            routes,
+            process: Process::new(),
+        }));
+        Self(registry)
+    }
+
+    /// All of them now. Takes the longer the more streams there are, and may wait for the disk.
+    pub fn text(&self, exposition: Exposition) -> String {
+        let mut text = String::new();
+        let written = match exposition {
+            Exposition::Prometheus => prometheus_text::encode(&mut text, &self.0),
+            Exposition::OpenMetrics => text::encode(&mut text, &self.0),
+        };
+        written.expect("there is no end to a text");
+        text
+    }
+}
+
+struct Hop {
+    routes: Arc<Routes>,
+    process: Process,
+}
+
+impl fmt::Debug for Hop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hop").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Hop {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let snapshot = Snapshot::of(&self.routes);
+        encode_build(&mut encoder)?;
+        encode_streams(&snapshot, &mut encoder)?;
+        encode_buses(&snapshot, &mut encoder)?;
+        encode_process(&self.process, &mut encoder)
+    }
+}
+
+/// A figure that only grows, of each that has it; `name` is without `_total`.
+fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
+    encoder: &mut DescriptorEncoder,
+    (name, help): (&str, &str),
+    samples: impl IntoIterator<Item = (L, V)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in samples {
+        let mut sample = family.encode_family(&labels)?;
+        sample.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+    }
+    Ok(())
+}
+
+/// A figure that grows and shrinks, of each that has it.
+fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
+    encoder: &mut DescriptorEncoder,
+    (name, help): (&str, &str),
+    samples: impl IntoIterator<Item = (L, V)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in samples {
+        family.encode_family(&labels)?.encode_gauge(&value)?;
+    }
+    Ok(())
+}
+
+fn encode_build(encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let help = "The version of wsevent that runs here";
+    let mut build = encoder.encode_descriptor("wsevent_build", help, None, MetricType::Info)?;
+    build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+}
+
+fn encode_streams(snapshot: &Snapshot, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    gauges(
+        encoder,
+        ("wsevent_streams", "Streams that there are now"),
+        snapshot
+            .routes
+            .iter()
+            .map(|(route, count)| ([("route", &**route)], *count)),
+    )?;
+    let streams = || snapshot.streams.iter();
+    counters(
+        encoder,
+        (
+            "wsevent_stream_events",
+            "Events that have come into the stream",
+        ),
+        streams().map(|(name, stream)| ([("stream", &**name)], stream.events)),
+    )?;
+    counters(
+        encoder,
+        ("wsevent_stream_bytes", "Bytes of their payloads"),
+        streams().map(|(name, stream)| ([("stream", &**name)], stream.bytes)),
+    )?;
+    gauges(
+        encoder,
+        (
+            "wsevent_stream_subscribers",
+            "Subscribers that are connected",
+        ),
+        streams().flat_map(|(name, stream)| {
+            let formats = Format::ALL.iter().zip(stream.subscribers);
+            formats.map(|(format, count)| {
+                let labels = [("stream", &**name), ("transport", format.name())];
+                (labels, count)
+            })
+        }),
+    )?;
+    gauges(
+        encoder,
+        (
+            "wsevent_upstream_connected",
+            "Whether there is a connection to the upstream",
+        ),
+        snapshot.upstreams.iter().map(|((stream, url), connected)| {
+            let labels = [("stream", &**stream), ("url", &**url)];
+            (labels, u32::from(*connected))
+        }),
+    )
+}
+
+fn encode_buses(snapshot: &Snapshot, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let buses = || {
+        let buses = snapshot.buses.iter();
+        buses.map(|((stream, bus, way), counts)| {
+            let labels = [("stream", &**stream), ("bus", &**bus), ("way", *way)];
+            (labels, counts)
+        })
+    };
+    gauges(
+        encoder,
+        (
+            "wsevent_bus_connected",
+            "Whether there is a connection to the bus",
+        ),
+        buses().map(|(labels, counts)| (labels, u32::from(counts.connected))),
+    )?;
+    counters(
+        encoder,
+        (
+            "wsevent_bus_connects",
+            "How often a connection to the bus was made",
+        ),
+        buses().map(|(labels, counts)| (labels, counts.connects)),
+    )?;
+    counters(
+        encoder,
+        (
+            "wsevent_bus_events",
+            "Events that came from the bus, or that it has confirmed",
+        ),
+        buses().map(|(labels, counts)| (labels, counts.events)),
+    )?;
+    counters(
+        encoder,
+        ("wsevent_bus_bytes", "Bytes of their payloads"),
+        buses().map(|(labels, counts)| (labels, counts.bytes)),
+    )?;
+    counters(
+        encoder,
+        (
+            "wsevent_bus_refused",
+            "Events that were not taken, by this hop or by the bus, and never will be",
+        ),
+        buses().map(|(labels, counts)| (labels, counts.refused)),
+    )?;
+    counters(
+        encoder,
+        ("wsevent_bus_lost", "Events that are known to be missing"),
+        buses().map(|(labels, counts)| (labels, counts.lost)),
+    )
+}
+
+fn encode_process(process: &Process, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    const NO_LABELS: [(&str, &str); 0] = [];
+    counters(
+        encoder,
+        (
+            "process_cpu_seconds",
+            "CPU time that the process has used, of user and system, in seconds",
+        ),
+        [(NO_LABELS, process.cpu_seconds())],
+    )?;
+    for (name, help, value) in [
+        (
+            "process_open_fds",
+            "Open files, connections among them",
+            process.open_files(),
+        ),
+        (
+            "process_max_fds",
+            "How many files may be open",
+            process.max_files(),
+        ),
+        (
+            "process_resident_memory_bytes",
+            "Memory that the process has, in bytes",
+            process.resident_memory(),
+        ),
+        (
+            "process_virtual_memory_bytes",
+            "Memory that it could address, in bytes",
+            process.virtual_memory(),
+        ),
+    ] {
+        let value = value.map(|value| (NO_LABELS, value));
+        gauges(encoder, (name, help), value)?;
+    }
+    gauges(
+        encoder,
+        (
+            "process_start_time_seconds",
+            "When it was started, in seconds since the Unix epoch",
+        ),
+        process.start_seconds.map(|seconds| (NO_LABELS, seconds)),
+    )
+}
