@@ -76,7 +76,12 @@ impl fmt::Display for Bus {
 
 impl Named for Bus {
     fn reason(&self, error: &anyhow::Error) -> String {
-        conceal(&self.upstream.secrets(), &reason::of(error))
+        let mut told = self.upstream.clone();
+        // What the query of a bus names is shown to anyone; see [`Address`].
+        if self.address.kind != Kind::Webhook {
+            told.url.set_query(None);
+        }
+        conceal(&told.secrets(), &reason::of(error))
     }
 }
 

@@ -47,7 +47,7 @@ const MAX_DISCARDED: usize = 256 << 20;
 /// So much room is made for a body on its sender's word alone.
 const TRUSTED: usize = 64 << 10;
 /// The longest type or key in bytes.
-const MAX_LABEL: usize = 1 << 10;
+pub const MAX_LABEL: usize = 1 << 10;
 /// After so many events of a request others get their turn.
 const TURN: usize = 1_000;
 

@@ -183,6 +183,12 @@ pub fn is_secure(url: &Url) -> bool {
     matches!(scheme, "wss" | "https" | "rediss" | "natss")
 }
 
+/// The scheme without TLS of one that is [secure](is_secure).
+fn plain_scheme(scheme: &str) -> String {
+    let (transport, rest) = scheme.split_at(scheme.find('+').unwrap_or(scheme.len()));
+    format!("{}{rest}", transport.strip_suffix('s').unwrap_or(transport))
+}
+
 /// The port that the URL names, or that its scheme is known for.
 pub fn port(url: &Url) -> Option<u16> {
     let (scheme, _) = url.scheme().split_once('+').unwrap_or((url.scheme(), ""));
@@ -221,7 +227,7 @@ fn no_tls(url: &Url, error: io::Error) -> anyhow::Error {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     match cause {
         Some(TlsError::InvalidMessage(InvalidMessage::InvalidContentType)) => {
-            let plain = if url.scheme() == "wss" { "ws" } else { "http" };
+            let plain = plain_scheme(url.scheme());
             Unfit(format!(
                 "there is no TLS at this port; did you mean {plain}://?"
             ))

@@ -1,62 +1,45 @@
-//! Redis streams.
+//! Redis streams: what is written stays there, and has an id.
+//!
+//! - [`entry`]: an entry, and the event that it is.
+//! - [`place`]: where in the stream somebody is, and what the server says of it: so it is known what is missing.
+//! - [`reader`], [`writer`].
 
-use std::sync::Arc;
+mod entry;
+mod place;
+mod reader;
+mod writer;
 
-use anyhow::{Result, bail};
-use futures_util::future::BoxFuture;
+pub use reader::Reader;
+pub use writer::Writer;
 
-use super::super::{Arrival, Bus, Sent};
-use crate::event::{Event, Origin};
+use super::super::Bus;
+use super::super::address::Kind;
 
-/// Reads it.
-pub struct Reader {
-    bus: Arc<Bus>,
+/// The field that has the payload.
+const DATA: &str = "data";
+/// The field beside it that has the header line with id, time, type and key.
+const LINE: &str = "wsevent";
+
+/// What the address of a stream says.
+struct Settings<'a> {
+    key: &'a str,
+    field: Option<&'a str>,
+    max_len: Option<u64>,
 }
 
-impl Reader {
-    /// Not connected yet.
-    pub fn new(bus: Arc<Bus>) -> Self {
-        Self { bus }
-    }
-}
-
-impl super::super::Reader for Reader {
-    fn connect(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { bail!("{} is not built yet", self.bus) })
-    }
-
-    fn next<'a>(&'a mut self, _: &'a mut Vec<Arrival>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(std::future::pending())
-    }
-}
-
-/// Writes to it.
-pub struct Writer {
-    bus: Arc<Bus>,
-}
-
-impl Writer {
-    /// Not connected yet.
-    pub fn new(bus: Arc<Bus>) -> Self {
-        Self { bus }
-    }
-}
-
-impl super::super::Writer for Writer {
-    fn connect(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { bail!("{} is not built yet", self.bus) })
-    }
-
-    fn send<'a>(
-        &'a mut self,
-        _: &'a [Event],
-        _: Option<Origin>,
-        _: &'a mut Vec<Sent>,
-    ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(std::future::pending())
-    }
-
-    fn lost(&mut self) -> BoxFuture<'_, anyhow::Error> {
-        Box::pin(std::future::pending())
+impl<'a> Settings<'a> {
+    fn of(bus: &'a Bus) -> Self {
+        match &bus.address.kind {
+            Kind::RedisStream {
+                stream,
+                field,
+                max_len,
+            } => Self {
+                key: stream,
+                field: field.as_deref(),
+                max_len: *max_len,
+            },
+            other => unreachable!("{other:?} is no stream"),
+        }
     }
 }
