@@ -135,6 +135,7 @@ impl Explain {
         for flag in flags.all() {
             let is_off = match &*flag.name {
                 "linger" | "max-streams" => !route.pattern.is_on_demand(),
+                "ready-when-upstream" => route.pattern.is_on_demand() || route.upstreams.is_empty(),
                 "produce-rate" | "produce-size" => route.produce.is_none(),
                 name if name.starts_with("consume-") => route.upstreams.is_empty(),
                 name => name.starts_with("log-"),
