@@ -24,8 +24,9 @@ use crate::source::upstream::{self, CONNECT_TIMEOUT};
 /// How long the server may take to confirm what it was sent.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// So many messages of a subscription may wait to be read. The library drops what comes then.
-pub const QUEUE: usize = 64 << 10;
+/// So many messages of a subscription fit between the library's task and ours. It reads from a socket for long stretches before it lets
+/// others have its thread, and drops what does not fit.
+const QUEUE: usize = 512 << 10;
 
 /// What inboxes begin with; who has restricted rights must have the right to these.
 const INBOX: &str = "_INBOX";

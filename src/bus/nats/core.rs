@@ -1,20 +1,21 @@
 //! A subject of NATS. Nothing is kept: who does not listen misses what is published.
 
+mod queue;
+
 use std::sync::Arc;
 
 use anyhow::Result;
 use async_nats::client::PublishErrorKind;
-use async_nats::{Message, Subscriber};
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt};
 use tokio::time::timeout;
 
 use super::super::address::Kind;
 use super::super::{Arrival, Bus, Sent};
-use super::connection::{Connection, Echo, PATIENCE, QUEUE, Trouble, silent};
+use super::connection::{Connection, Echo, PATIENCE, Trouble, silent};
 use super::header;
 use crate::event::{Event, Origin};
 use crate::source::refusal::Unfit;
+use queue::{Item, Queue};
 
 /// So many messages are handed on at once, at most.
 const MOST: usize = 1_024;
@@ -34,9 +35,7 @@ pub struct Reader {
 
 struct Listening {
     connection: Connection,
-    messages: Subscriber,
-    /// After so many messages there are some that were dropped.
-    until_hole: Option<usize>,
+    messages: Queue,
 }
 
 impl Reader {
@@ -56,12 +55,12 @@ impl super::super::Reader for Reader {
             let mut connection = Connection::open(&self.bus).await?;
             let subject = subject(&self.bus).to_owned();
             let messages = connection.client.subscribe(subject).await?;
+            let messages = Queue::of(messages);
             // From here on nothing is missed, whether or not the user may publish.
             connection.settle(2).await?;
             self.listening = Some(Listening {
                 connection,
                 messages,
-                until_hole: None,
             });
             Ok(())
         })
@@ -78,52 +77,30 @@ impl super::super::Reader for Reader {
 
 impl Listening {
     async fn next(&mut self, bus: &Bus, arrivals: &mut Vec<Arrival>) -> Result<()> {
-        let first = loop {
-            tokio::select! {
-                biased;
-                message = self.messages.next() => match message {
-                    Some(message) => break message,
-                    None => return Err(self.connection.over().await),
-                },
-                trouble = self.connection.trouble() => self.note(trouble)?,
+        let items = tokio::select! {
+            // What has come before the end is good.
+            biased;
+            items = self.messages.take(MOST) => items,
+            trouble = self.connection.trouble() => match trouble {
+                // Somewhere behind what waits; nobody knows how many.
+                Trouble::Dropped => {
+                    arrivals.push(Arrival::Lost(None));
+                    return Ok(());
+                }
+                Trouble::Over(error) => return Err(error),
             }
         };
-        self.take(first, bus, arrivals);
-        while arrivals.len() < MOST {
-            match self.messages.next().now_or_never().flatten() {
-                Some(message) => self.take(message, bus, arrivals),
-                None => {
-                    // Whatever was dropped was dropped before the next one.
-                    self.until_hole = self.until_hole.map(|_| 0);
-                    break;
-                }
-            }
+        if items.is_empty() {
+            return Err(self.connection.over().await);
         }
+        arrivals.extend(items.into_iter().map(|item| match item {
+            Item::Message(message) => {
+                let headers = message.headers.as_ref();
+                header::read(headers, message.payload, bus.envelope)
+            }
+            Item::Lost(count) => Arrival::Lost(Some(count)),
+        }));
         Ok(())
-    }
-
-    fn note(&mut self, trouble: Trouble) -> Result<()> {
-        match trouble {
-            Trouble::Dropped => {
-                self.until_hole.get_or_insert(QUEUE);
-                Ok(())
-            }
-            Trouble::Over(error) => Err(error),
-        }
-    }
-
-    fn take(&mut self, message: Message, bus: &Bus, arrivals: &mut Vec<Arrival>) {
-        // Those that were dropped came when the queue was full: behind all that were in it then.
-        match &mut self.until_hole {
-            Some(0) => {
-                self.until_hole = None;
-                arrivals.push(Arrival::Lost(None));
-            }
-            Some(left) => *left -= 1,
-            None => {}
-        }
-        let headers = message.headers.as_ref();
-        arrivals.push(header::read(headers, message.payload, bus.envelope));
     }
 }
 
