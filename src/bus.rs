@@ -33,10 +33,11 @@ mod redis;
 mod stdio;
 mod webhook;
 #[cfg(feature = "zeromq")]
-mod zeromq;
+pub mod zeromq;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::future::BoxFuture;
@@ -60,7 +61,7 @@ pub struct Bus {
     pub upstream: Upstream,
     /// Whether what is sent to it has an envelope.
     pub envelope: Envelope,
-    /// How much one attempt to send takes, where that is a question.
+    /// How events are sent to a webhook.
     pub webhook: webhook::Settings,
 }
 
@@ -93,6 +94,22 @@ impl Bus {
             Kind::RedisStream { .. } | Kind::JetStream { .. }
         )
     }
+
+    /// How long events are tried on it in vain before they are given up; none: as long as history keeps them.
+    fn patience(&self) -> Option<Patience> {
+        (self.address.kind == Kind::Webhook).then_some(Patience {
+            time: self.webhook.retry_for,
+            together: self.webhook.batch,
+        })
+    }
+}
+
+/// How long a bus is given.
+struct Patience {
+    /// For so long.
+    time: Duration,
+    /// So many events at most are sent, and given up, together.
+    together: usize,
 }
 
 /// What a bus brings.
@@ -137,9 +154,10 @@ pub(crate) trait Writer: Send {
     /// Connects, once more if need be.
     fn connect(&mut self) -> BoxFuture<'_, Result<()>>;
 
-    /// Sends events, in this order, and waits until the bus has confirmed them all; adds for each what has become of it. Those whose ids
-    /// are from `own` may get others from the bus. After an error some of the first may be there, or not: they are sent again
-    /// with the same ids. It may be given up, and then [`connect`](Self::connect) comes next.
+    /// Sends events, in this order, and waits until the bus has confirmed them all; adds for each what has become of it. One that is
+    /// never a `--bus` may leave the last of them for another time. Those whose ids are from `own` may get others from the bus. After
+    /// an error some of the first may be there, or not: they are sent again with the same ids. It may be given up, and then
+    /// [`connect`](Self::connect) comes next.
     fn send<'a>(
         &'a mut self,
         events: &'a [Event],
