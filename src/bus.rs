@@ -11,14 +11,12 @@
 //! - [`address`]: what a URL says: which bus, and what on it.
 //! - [`envelope`]: how an event's id, time, type and key travel with its payload.
 //! - [`read`], [`forward`], [`outbox`]: the three ways, the same for every bus. They reconnect, and keep the promises.
-//! - [`archive`]: what a bus has kept, for subscribers who want more of it than the log holds.
 //! - The other modules each know one kind of bus: a [`Reader`], a [`Writer`], or both.
 //!
 //! What a bus keeps is the bus's. What it has not confirmed is sent again, with the same id, so that whoever reads the envelope
 //! takes it once.
 
 pub mod address;
-pub mod archive;
 pub mod envelope;
 #[cfg(test)]
 mod fake;
@@ -49,7 +47,6 @@ use crate::source::secret::conceal;
 use crate::source::upstream::Upstream;
 use crate::stream::history::Limits;
 use address::{Address, Kind};
-use archive::Archive;
 use envelope::Envelope;
 
 /// A bus, and what on it.
@@ -187,11 +184,6 @@ impl Bus {
             Kind::Lines => Box::new(stdio::Reader::new(bus)),
             _ => unreachable!("its URL was checked"),
         }
-    }
-
-    /// What finds in it what was long ago, if it keeps that.
-    pub(crate) fn archive(self: &Arc<Self>) -> Option<Box<dyn Archive>> {
-        None
     }
 
     /// What writes to it.
