@@ -11,14 +11,12 @@
 //! - [`address`]: what a URL says: which bus, and what on it.
 //! - [`envelope`]: how an event's id, time, type and key travel with its payload.
 //! - [`read`], [`forward`], [`outbox`]: the three ways, the same for every bus. They reconnect, and keep the promises.
-//! - [`archive`]: what a bus has kept, for subscribers who want more of it than the log holds.
 //! - The other modules each know one kind of bus: a [`Reader`], a [`Writer`], or both.
 //!
 //! What a bus keeps is the bus's. What it has not confirmed is sent again, with the same id, so that whoever reads the envelope
 //! takes it once.
 
 pub mod address;
-pub mod archive;
 pub mod envelope;
 #[cfg(test)]
 mod fake;
@@ -33,10 +31,11 @@ mod redis;
 mod stdio;
 mod webhook;
 #[cfg(feature = "zeromq")]
-mod zeromq;
+pub mod zeromq;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::future::BoxFuture;
@@ -48,7 +47,6 @@ use crate::source::secret::conceal;
 use crate::source::upstream::Upstream;
 use crate::stream::history::Limits;
 use address::{Address, Kind};
-use archive::Archive;
 use envelope::Envelope;
 
 /// A bus, and what on it.
@@ -60,7 +58,7 @@ pub struct Bus {
     pub upstream: Upstream,
     /// Whether what is sent to it has an envelope.
     pub envelope: Envelope,
-    /// How much one attempt to send takes, where that is a question.
+    /// How events are sent to a webhook.
     pub webhook: webhook::Settings,
 }
 
@@ -93,6 +91,22 @@ impl Bus {
             Kind::RedisStream { .. } | Kind::JetStream { .. }
         )
     }
+
+    /// How long events are tried on it in vain before they are given up; none: as long as history keeps them.
+    fn patience(&self) -> Option<Patience> {
+        (self.address.kind == Kind::Webhook).then_some(Patience {
+            time: self.webhook.retry_for,
+            together: self.webhook.batch,
+        })
+    }
+}
+
+/// How long a bus is given.
+struct Patience {
+    /// For so long.
+    time: Duration,
+    /// So many events at most are sent, and given up, together.
+    together: usize,
 }
 
 /// What a bus brings.
@@ -137,9 +151,10 @@ pub(crate) trait Writer: Send {
     /// Connects, once more if need be.
     fn connect(&mut self) -> BoxFuture<'_, Result<()>>;
 
-    /// Sends events, in this order, and waits until the bus has confirmed them all; adds for each what has become of it. Those whose ids
-    /// are from `own` may get others from the bus. After an error some of the first may be there, or not: they are sent again
-    /// with the same ids. It may be given up, and then [`connect`](Self::connect) comes next.
+    /// Sends events, in this order, and waits until the bus has confirmed them all; adds for each what has become of it. One that is
+    /// never a `--bus` may leave the last of them for another time. Those whose ids are from `own` may get others from the bus. After
+    /// an error some of the first may be there, or not: they are sent again with the same ids. It may be given up, and then
+    /// [`connect`](Self::connect) comes next.
     fn send<'a>(
         &'a mut self,
         events: &'a [Event],
@@ -169,11 +184,6 @@ impl Bus {
             Kind::Lines => Box::new(stdio::Reader::new(bus)),
             _ => unreachable!("its URL was checked"),
         }
-    }
-
-    /// What finds in it what was long ago, if it keeps that.
-    pub(crate) fn archive(self: &Arc<Self>) -> Option<Box<dyn Archive>> {
-        None
     }
 
     /// What writes to it.

@@ -8,6 +8,8 @@ pub mod check;
 pub mod config;
 mod connect;
 pub mod explain;
+#[cfg(feature = "zeromq")]
+mod forwarder;
 mod limits;
 mod proxy;
 mod retain;
@@ -66,6 +68,9 @@ pub enum Role {
     Publish(Publish),
     /// Brings each client to an upstream.
     Proxy(Box<crate::proxy::Config>),
+    /// Brings what ZeroMQ publishers send to ZeroMQ subscribers.
+    #[cfg(feature = "zeromq")]
+    Forwarder(crate::bus::zeromq::forwarder::Config),
     /// Looks at a configuration file.
     Check(Check),
     /// Says what a hop serves at a URL.
@@ -208,6 +213,11 @@ impl Config {
                     .expect("this is the subcommand");
                 let config = proxy::config(*proxy, matches).map_err(usage)?;
                 Role::Proxy(Box::new(config))
+            }
+            #[cfg(feature = "zeromq")]
+            Some(Command::Forwarder(forwarder)) => {
+                no_hop_flags(matches).map_err(usage)?;
+                Role::Forwarder(forwarder::config(forwarder).map_err(usage)?)
             }
         };
         Ok(Self { log, role })

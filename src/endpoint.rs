@@ -2,7 +2,6 @@
 
 pub mod answer;
 pub mod body;
-pub mod earlier;
 pub mod fanout;
 pub mod page;
 pub mod subscribers;

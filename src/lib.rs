@@ -47,6 +47,7 @@ pub mod route;
 pub mod server;
 pub mod shutdown;
 pub mod source;
+pub mod stdout;
 pub mod stream;
 pub mod tls;
 pub mod url_path;
@@ -80,6 +81,13 @@ pub async fn run(role: Role) -> Result<ExitCode> {
             let signals = Signals::take().context("cannot listen for signals")?;
             let stop = CancellationToken::new();
             shutdown::until_signalled(signals, stop.clone(), proxy::run(*config, stop)).await
+        }
+        #[cfg(feature = "zeromq")]
+        Role::Forwarder(config) => {
+            let signals = Signals::take().context("cannot listen for signals")?;
+            let stop = CancellationToken::new();
+            let forwarding = bus::zeromq::forwarder::run(config, stop.clone());
+            shutdown::until_signalled(signals, stop, forwarding).await
         }
         Role::Hop(hop) => {
             let signals = Signals::take().context("cannot listen for signals")?;

@@ -30,14 +30,13 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::auth::Auth;
 use crate::endpoint::body::{Activity, held};
-use crate::endpoint::earlier::{Begin, Brought};
 use crate::endpoint::fanout::{Arrival, Permit};
 use crate::endpoint::websocket::hello;
 use crate::endpoint::websocket::input::Unheard;
@@ -309,12 +308,14 @@ async fn hand_over(
         remaining,
         kind,
     } = handover;
-    let (format, early, preface, begin, publish) = match kind {
-        Kind::WebSocket(begin, publish) => {
+    let (format, early, preface, subscription, publish) = match kind {
+        Kind::WebSocket(subscription, publish) => {
             let format = Format::WebSocket;
-            (format, early, Bytes::new(), begin, publish)
+            (format, early, Bytes::new(), subscription, publish)
         }
-        Kind::Body(format, preface, begin) => (format, early, preface, begin, Err(Unheard::Nobody)),
+        Kind::Body(format, preface, subscription) => {
+            (format, early, preface, subscription, Err(Unheard::Nobody))
+        }
         Kind::Hop => {
             let joining = async {
                 let (hello, early) = hello::receive(&mut connection, early).await?;
@@ -327,34 +328,15 @@ async fn hand_over(
             let (joined, early) = joined?;
             let welcome = hello::welcome(&joined, &stream.via);
             let publish = Err(Unheard::Nobody);
-            let begin = Begin::Here(joined.subscription);
-            (Format::Hop, early, welcome, begin, publish)
+            (Format::Hop, early, welcome, joined.subscription, publish)
         }
     };
-    let since = Instant::now();
-    let brought = match begin {
-        Begin::Here(subscription) => Brought {
-            subscription,
-            preface,
-            early,
-        },
-        Begin::Earlier(earlier) => {
-            let bringing = earlier.bring(&mut connection, &stream.log, (preface, early));
-            // In the middle of a frame there is no farewell: who is cut off comes back, and goes on behind the last whole one.
-            tokio::select! {
-                brought = bringing => brought?,
-                () = stream.ender.token().cancelled() => return Ok(()),
-                () = expired(remaining) => return Ok(()),
-            }
-        }
-    };
-    let remaining = remaining.map(|remaining| remaining.saturating_sub(since.elapsed()));
     stream.fanout(format).serve(Arrival {
         stream: connection,
         address: context.address,
-        early: brought.early,
-        preface: brought.preface,
-        subscription: brought.subscription,
+        early,
+        preface,
+        subscription,
         permit: Permit {
             publish,
             remaining,
@@ -363,14 +345,6 @@ async fn hand_over(
         counted,
     });
     Ok(())
-}
-
-/// Ready when what has opened a connection has run out.
-async fn expired(remaining: Option<Duration>) {
-    match remaining {
-        Some(remaining) => sleep(remaining).await,
-        None => pending().await,
-    }
 }
 
 /// Makes a WebSocket of its own of one stream of an HTTP/2 connection (RFC 8441).

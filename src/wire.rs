@@ -5,6 +5,8 @@ pub mod hop;
 pub mod ndjson;
 pub mod sse;
 pub mod websocket;
+#[cfg(feature = "zeromq")]
+pub mod zmtp;
 
 use hyper::header::HeaderName;
 use memchr::memmem;

@@ -8,22 +8,23 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::figures::Figures;
-use super::{Bus, Sent, Writer};
-use crate::event::{Event, Origin};
+use super::read::Ended;
+use super::{Bus, Patience, Sent, Writer};
+use crate::event::{Event, EventId, Origin};
 use crate::shutdown::until_stopped;
 use crate::source::Backoff;
 use crate::source::presence::Presence;
 use crate::stream::follow::Follower;
 
 /// So many events are sent at once, at most.
-pub(super) const BATCH: usize = 1_024;
+pub const BATCH: usize = 1_024;
 /// So many bytes of payload.
 pub(super) const BATCH_BYTES: usize = 1 << 20;
 /// Of what is not taken, so many are told in the log one by one, and then each so-manieth.
 const TOLD: u64 = 10;
 
-/// Sends on what `follower` finds until `stop` is cancelled, and then what is left, as long as the bus is there. Events with ids from
-/// `own` may get others from the bus.
+/// Sends on what `follower` finds until `stop` is cancelled, and then what is left, as long as the bus is there; or until the writer
+/// says that nothing more can be sent. Events with ids from `own` may get others from the bus.
 pub async fn run(
     bus: Arc<Bus>,
     follower: Follower,
@@ -35,16 +36,17 @@ pub async fn run(
         name: bus.to_string(),
         own,
         figures,
+        presence: Presence::downstream(&bus),
+        patience: bus.patience(),
+        stuck: None,
     };
-    let presence = Presence::downstream(&bus);
-    carry(forward, bus.writer(), follower, presence, stop).await;
+    carry(forward, bus.writer(), follower, stop).await;
 }
 
 async fn carry(
     mut forward: Forward,
     mut writer: Box<dyn Writer>,
     mut follower: Follower,
-    mut presence: Presence,
     stop: CancellationToken,
 ) {
     let mut backoff = Backoff::new();
@@ -54,17 +56,19 @@ async fn carry(
         let before = forward.figures.counts().events;
         let result = match connected {
             None => return forward.leave(&follower),
-            Some(Ok(())) => {
-                forward.figures.connected();
-                presence.connected();
-                forward.follow(&mut *writer, &mut follower, &stop).await
-            }
+            Some(Ok(())) => forward.follow(&mut *writer, &mut follower, &stop).await,
             Some(Err(error)) => Err(error),
         };
         let Err(error) = result else {
             return forward.figures.ended();
         };
-        forward.figures.away(&presence.lost(&error));
+        if let Some(ended) = error.downcast_ref::<Ended>() {
+            forward.figures.ended();
+            return forward.presence.ended(ended.0);
+        }
+        let reason = forward.presence.lost(&error);
+        forward.figures.away(&reason);
+        forward.give_up(&mut follower, &reason);
         backoff.connection_ended(since, forward.figures.counts().events > before);
         let pause = backoff.pause();
         if until_stopped(&stop, std::pin::pin!(sleep(pause)))
@@ -80,6 +84,17 @@ struct Forward {
     name: String,
     own: Option<Origin>,
     figures: Arc<Figures>,
+    presence: Presence,
+    patience: Option<Patience>,
+    /// Events that have been waiting for their turn in vain.
+    stuck: Option<Stuck>,
+}
+
+/// The first events behind a place, which are not taken.
+struct Stuck {
+    first: EventId,
+    count: usize,
+    since: Instant,
 }
 
 impl Forward {
@@ -90,8 +105,10 @@ impl Forward {
         follower: &mut Follower,
         stop: &CancellationToken,
     ) -> Result<()> {
+        let mut is_told = false;
         loop {
             if !follower.has_more() {
+                self.connected(&mut is_told);
                 tokio::select! {
                     biased;
                     () = follower.wait() => {}
@@ -111,6 +128,46 @@ impl Forward {
                 self.note(event, sent);
             }
             result?;
+            self.connected(&mut is_told);
+        }
+    }
+
+    /// The bus is there: it has taken something, or there is nothing for it. One that can be reached and takes nothing is not.
+    fn connected(&mut self, is_told: &mut bool) {
+        if !std::mem::replace(is_told, true) {
+            self.figures.connected();
+            self.presence.connected();
+        }
+    }
+
+    /// Gives the first events up, if they have been tried for as long as this bus is given.
+    fn give_up(&mut self, follower: &mut Follower, reason: &str) {
+        let Some(patience) = &self.patience else {
+            return;
+        };
+        let (time, together) = (patience.time, patience.together);
+        let batch = follower.peek(together, BATCH_BYTES);
+        if batch.lost > 0 {
+            self.lost(batch.lost);
+        }
+        let Some(first) = batch.events.first().map(|event| event.id) else {
+            return;
+        };
+        match self.stuck.take() {
+            Some(stuck) if stuck.first == first && stuck.since.elapsed() >= time => {
+                let refused = Sent::Refused(format!("not taken within {time:?}: {reason}"));
+                let given_up = batch.events.iter().take(stuck.count);
+                follower.advance(given_up.len());
+                given_up.for_each(|event| self.note(event, &refused));
+            }
+            Some(stuck) if stuck.first == first => self.stuck = Some(stuck),
+            _ => {
+                self.stuck = Some(Stuck {
+                    first,
+                    count: batch.events.len(),
+                    since: Instant::now(),
+                });
+            }
         }
     }
 
@@ -184,11 +241,13 @@ mod tests {
             name: "fake".to_owned(),
             own: None,
             figures: figures.clone(),
+            presence: Presence::downstream(&Arc::new(Name)),
+            patience: None,
+            stuck: None,
         };
         let (follower, stop) = (Follower::new(log.clone()), CancellationToken::new());
-        let presence = Presence::downstream(&Arc::new(Name));
         let writer = Box::new(bus.clone());
-        let task = tokio::spawn(carry(forward, writer, follower, presence, stop.clone()));
+        let task = tokio::spawn(carry(forward, writer, follower, stop.clone()));
         Running {
             log,
             bus,

@@ -11,6 +11,8 @@ use super::check::CheckArgs;
 use super::config::ConfigArgs;
 use super::connect::ConnectArgs;
 use super::explain::ExplainArgs;
+#[cfg(feature = "zeromq")]
+use super::forwarder::ForwarderArgs;
 use super::limits::LimitArgs;
 use super::proxy::ProxyArgs;
 use super::route::RouteArgs;
@@ -137,6 +139,9 @@ pub enum Command {
     Publish(PublishArgs),
     /// Bring each client to the next of several upstreams: a round-robin reverse proxy for connections that never end
     Proxy(Box<ProxyArgs>),
+    /// Bring what ZeroMQ publishers send to ZeroMQ subscribers: a fixed point for both (XSUB and XPUB)
+    #[cfg(feature = "zeromq")]
+    Forwarder(ForwarderArgs),
     /// Say what is wrong with a configuration file, each mistake with its line
     Check(CheckArgs),
     /// Say what a hop with these flags, or this configuration file, serves at a URL, and how; nothing is connected

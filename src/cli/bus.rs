@@ -1,15 +1,19 @@
 //! The flags of buses. They are of a route.
 
-use clap::ArgMatches;
+use std::time::Duration;
 
-use super::connect::{Connect, EventUrl};
-use super::{Usage, given, is_from_variable, lines};
+use clap::ArgMatches;
+use hyper::http::HeaderName;
+
+use super::connect::{Connect, EventUrl, header};
+use super::{Usage, given, is_from_variable, lines, values};
 use crate::bus::address::{Address, Kind, Use, is_bus};
 use crate::bus::envelope::Envelope;
+use crate::bus::forward::BATCH;
 use crate::bus::{Bus, WebhookSettings};
 use crate::route::buses::Buses;
 use crate::route::pattern::Pattern;
-use crate::source::secret;
+use crate::source::secret::{self, Secret};
 
 /// What a stream has to do with buses.
 #[derive(Debug, clap::Args)]
@@ -45,6 +49,44 @@ pub struct BusArgs {
         help_heading = "Buses"
     )]
     pub bus_envelope: Envelope,
+
+    /// Post up to so many events at once to a webhook, as lines of NDJSON, if so many wait; with 1 each is a request of its own, with its payload as the body
+    #[arg(long, env = "WSEVENT_FORWARD_BATCH", value_name = "N", default_value = "1", value_parser = batch, help_heading = "Buses")]
+    pub forward_batch: usize,
+
+    /// Send this header with every request to a webhook; repeatable. ${NAME} in the value is a variable of the environment, @FILE as the value is what the file holds then
+    #[arg(
+        long,
+        env = "WSEVENT_FORWARD_HEADER",
+        value_name = "NAME: VALUE",
+        hide_env_values = true,
+        help_heading = "Buses"
+    )]
+    pub forward_header: Vec<String>,
+
+    /// How long an event is sent again to a webhook that is away, or answers 408, 425, 429 or 5xx; then it is given up, and told in the log (a dead letter)
+    #[arg(long, env = "WSEVENT_FORWARD_RETRY_FOR", value_name = "DURATION", default_value = "1m", value_parser = values::duration, help_heading = "Buses")]
+    pub forward_retry_for: Duration,
+
+    /// How long a webhook may take to answer
+    #[arg(long, env = "WSEVENT_FORWARD_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = values::interval, help_heading = "Buses")]
+    pub forward_timeout: Duration,
+}
+
+/// The flags that are about webhooks alone.
+const OF_WEBHOOKS: [&str; 4] = [
+    "forward_batch",
+    "forward_header",
+    "forward_retry_for",
+    "forward_timeout",
+];
+
+/// As many as are sent at once anyway.
+fn batch(text: &str) -> Usage<usize> {
+    match text.parse() {
+        Ok(count @ 1..=BATCH) => Ok(count),
+        _ => Err(format!("a number from 1 to {BATCH} is expected")),
+    }
 }
 
 fn envelope(text: &str) -> Usage<Envelope> {
@@ -72,12 +114,17 @@ impl BusUrl {
         }
     }
 
-    fn bus(&self, connect: &Connect, envelope: Envelope, webhook: &WebhookSettings) -> Bus {
+    fn bus(&self, connect: &Connect, urls: &BusUrls) -> Bus {
+        let mut upstream = connect.upstream(&self.event_url());
+        if self.address.kind == Kind::Webhook {
+            // What upstreams are told is not for others.
+            upstream.headers = urls.headers.clone();
+        }
         Bus {
             address: self.address.clone(),
-            upstream: connect.upstream(&self.event_url()),
-            envelope,
-            webhook: webhook.clone(),
+            upstream,
+            envelope: urls.envelope,
+            webhook: urls.webhook.clone(),
         }
     }
 }
@@ -104,6 +151,9 @@ pub struct BusUrls {
     forward: Vec<BusUrl>,
     both: Option<BusUrl>,
     envelope: Envelope,
+    /// What webhooks are told, and how.
+    headers: Vec<(HeaderName, Secret)>,
+    webhook: WebhookSettings,
 }
 
 /// What the flags say, if it fits together. `consumed` are those that stand among what is consumed.
@@ -129,11 +179,20 @@ pub fn urls(
     let forward = forward.map(|text| bus_url("forward", text, Use::Forward));
     let both = args.bus.as_ref();
     let both = both.map(|text| bus_url("bus", text, Use::Both));
+    let headers = lines(matches, "forward_header", &args.forward_header);
+    let headers = headers.iter();
+    let headers = headers.map(|text| header("forward-header", text));
     let urls = BusUrls {
         consume: consume.collect::<Usage<_>>()?,
         forward: forward.collect::<Usage<_>>()?,
         both: both.transpose()?,
         envelope: args.bus_envelope,
+        headers: headers.collect::<Usage<_>>()?,
+        webhook: WebhookSettings {
+            batch: args.forward_batch,
+            retry_for: args.forward_retry_for,
+            timeout: args.forward_timeout,
+        },
     };
     urls.check(pattern, matches)?;
     Ok(urls)
@@ -156,7 +215,14 @@ impl BusUrls {
             let lines = urls.iter().filter(|url| url.address.kind == Kind::Lines);
             lines.count()
         };
+        let is_bound =
+            |url: &BusUrl| matches!(url.address.kind, Kind::ZeroMq { is_bound: true, .. });
         for (flag, urls) in flags {
+            if pattern.is_on_demand() && urls.iter().any(is_bound) {
+                return Err(format!(
+                    "--{flag} with &bind is for one stream: others cannot listen at the same port (let them connect, such as to wsevent forwarder)"
+                ));
+            }
             if lines(urls) > 1 || lines(urls) == 1 && pattern.is_on_demand() {
                 return Err(format!("--{flag} - is for one stream, and once"));
             }
@@ -178,6 +244,16 @@ impl BusUrls {
                 "--bus needs an envelope: without ids its hops could not tell the same event from another (leave --bus-envelope out)"
                     .to_owned(),
             );
+        }
+        let is_webhook = |url: &BusUrl| url.address.kind == Kind::Webhook;
+        let is_said = |flag: &&&str| given(matches, flag) == 2;
+        if !self.forward.iter().any(is_webhook)
+            && let Some(flag) = OF_WEBHOOKS.iter().find(is_said)
+        {
+            let flag = flag.replace('_', "-");
+            return Err(format!(
+                "--{flag} is about webhooks: it needs --forward with http:// or https://"
+            ));
         }
         if self.is_empty() && given(matches, "bus_envelope") == 2 {
             return Err("--bus-envelope is about buses: it needs --forward, --bus or the URL of a bus to --consume".to_owned());
@@ -202,17 +278,18 @@ impl BusUrls {
 
     /// The buses, once it is known how to reach them.
     pub fn buses(&self, connect: &Connect) -> Buses {
-        let webhook = WebhookSettings::default();
         let all = |urls: &[BusUrl]| {
             let urls = urls.iter();
-            urls.map(|url| url.bus(connect, self.envelope, &webhook))
-                .collect()
+            urls.map(|url| url.bus(connect, self)).collect()
         };
         let both = self.both.as_ref();
         Buses {
             consume: all(&self.consume),
             forward: all(&self.forward),
-            both: both.map(|url| url.bus(connect, Envelope::Always, &webhook)),
+            both: both.map(|url| Bus {
+                envelope: Envelope::Always,
+                ..url.bus(connect, self)
+            }),
         }
     }
 }

@@ -187,7 +187,8 @@ pub struct Connect {
 /// `urls` are those it is for.
 pub fn connect(args: &ConnectArgs, matches: &ArgMatches, urls: &[EventUrl]) -> Usage<Connect> {
     let headers = lines(matches, "consume_header", &args.consume_header);
-    let headers: Result<_, _> = headers.iter().map(|header| self::header(header)).collect();
+    let headers = headers.iter();
+    let headers: Result<_, _> = headers.map(|text| header("consume-header", text)).collect();
     let is_websocket = |url: &EventUrl| matches!(url.url.scheme(), "ws" | "wss");
     if !urls.is_empty()
         && !urls.iter().any(is_websocket)
@@ -230,9 +231,9 @@ impl Connect {
     }
 }
 
-/// `Name: value`. The value may be a secret, so the error does not show it.
-fn header(text: &str) -> Usage<(HeaderName, Secret)> {
-    let wrong = |why: &str| format!("--consume-header: {why}");
+/// `Name: value`, as the value of this flag. It may be a secret, so the error does not show it.
+pub fn header(flag: &str, text: &str) -> Usage<(HeaderName, Secret)> {
+    let wrong = |why: &str| format!("--{flag}: {why}");
     let (name, value) = text
         .split_once(':')
         .ok_or_else(|| wrong("'Name: value' is expected"))?;
@@ -335,6 +336,7 @@ mod tests {
 
     #[test]
     fn a_header_error_does_not_show_the_value() {
+        let header = |text| header("consume-header", text);
         assert!(header("Authorization: Bearer secret").is_ok());
         for text in [
             "secret",

@@ -21,8 +21,9 @@ use crate::source::http::client::{Answer, Client, EVENT_STREAM, NDJSON, Stream};
 use crate::source::presence::Named;
 use crate::source::upstream::Upstream;
 use crate::source::websocket::{Connected, Offer};
+use crate::stdout;
 use crate::wire::hop::{Begin, Control, Hello, StateWish};
-use output::{Output, output_closed};
+use output::Output;
 use websocket::Messages;
 
 /// What to print, and how.
@@ -96,7 +97,7 @@ impl Tail {
     pub async fn run(self) -> Result<()> {
         tokio::select! {
             result = self.print() => result,
-            () = output_closed() => Ok(()),
+            () = stdout::closed() => Ok(()),
         }
     }
 

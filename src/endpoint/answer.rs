@@ -194,18 +194,6 @@ pub fn headers(format: Format, resumed: Resumed) -> HeaderMap {
     ])
 }
 
-/// What a body has before its first event, if that is earlier than the log.
-pub fn opening(format: Format, wish: &Wish) -> Vec<u8> {
-    let position = match wish {
-        Wish::After(id) => Some(&**id),
-        _ => None,
-    };
-    match format {
-        Format::Sse => sse::opening(RETRY, position),
-        _ => Vec::new(),
-    }
-}
-
 /// What a body has before its first event.
 pub fn preface(format: Format, wish: &Wish, joined: &Joined) -> Vec<u8> {
     // Who has asked for what is not there any more is still behind it, and asks again if it gets no further.

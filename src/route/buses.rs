@@ -6,7 +6,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::pattern::{Key, Pattern};
-use crate::bus::archive::Shelf;
 use crate::bus::figures::{Figures, Way};
 use crate::bus::outbox::Outbox;
 use crate::bus::{Bus, forward};
@@ -31,8 +30,6 @@ pub struct Buses {
 pub struct Connections {
     /// Where what is published goes, if not into the log.
     pub outbox: Option<Arc<Outbox>>,
-    /// What the bus has kept that all events of the stream come from.
-    pub shelf: Option<Arc<Shelf>>,
     /// What goes over each of them.
     pub figures: Vec<Arc<Figures>>,
 }
@@ -88,14 +85,6 @@ impl Buses {
             let follower = Follower::new(log.clone());
             tasks.spawn(forward::run(bus, follower, own, figures, stop.clone()));
         };
-        let only = match (&self.both, &self.consume[..]) {
-            (Some(both), _) => Some(both),
-            // Among others it would not have the order of the stream.
-            (None, [bus]) if sources.is_empty() && !publishes => Some(bus),
-            _ => None,
-        };
-        let archive = only.and_then(|bus| Arc::new(bus.clone()).archive());
-        connections.shelf = archive.map(|archive| Arc::new(Shelf::new(archive)));
         for bus in self.consume {
             sources.push(connections.source(bus));
         }

@@ -16,14 +16,13 @@ use super::who::Who;
 use crate::auth::{self, Right};
 use crate::endpoint::answer::{self, Representation};
 use crate::endpoint::body::{self, Follower};
-use crate::endpoint::earlier::{Begin, Earlier};
 use crate::endpoint::fanout::Publishing;
 use crate::endpoint::page::{self, Page};
 use crate::endpoint::websocket::handshake;
 use crate::endpoint::websocket::input::Unheard;
 use crate::route::Route;
 use crate::route::pattern::Key;
-use crate::route::served::{Lease, Served};
+use crate::route::served::Lease;
 use crate::source::publish::{self, Sender};
 use crate::stream::join::{Resumed, StateWish, Wish};
 use crate::wire::{Format, RESUMED, hop};
@@ -75,12 +74,6 @@ impl Asked<'_> {
         }
     }
 
-    /// What is wanted of the past that only the stream's bus has.
-    async fn earlier(&self, stream: &Served, format: Format, wish: &Wish) -> Option<Box<Earlier>> {
-        let shelf = stream.connections.shelf.as_ref();
-        Earlier::wanted(shelf, &stream.log, format, wish).await
-    }
-
     fn handover(&self, lease: Lease, kind: Kind) -> Handover {
         Handover {
             lease,
@@ -123,23 +116,15 @@ impl Asked<'_> {
         let lease = self.open().await?;
         let stream = &lease.stream;
         stream.log.wait_for(&wish).await;
-        let alone = alone && request.version < Version::HTTP_2;
-        if let Some(earlier) = self.earlier(stream, format, &wish).await.filter(|_| alone) {
-            let mut headers = answer::headers(format, Resumed::Yes);
-            self.origin.let_read(&mut headers);
-            let preface = answer::head_and_preface(&headers, answer::opening(format, &wish));
-            let kind = Kind::Body(format, preface, Begin::Earlier(earlier));
-            return Ok(Outcome::TakeOver(self.handover(lease, kind)));
-        }
         let joined = stream.log.subscribe_with(format, &wish, wants);
         let mut headers = answer::headers(format, joined.resumed);
         answer::add_instance(&mut headers, &stream.log);
         answer::add_state(&mut headers, &joined);
         let preface = answer::preface(format, &wish, &joined);
-        if alone {
+        if alone && request.version < Version::HTTP_2 {
             self.origin.let_read(&mut headers);
             let preface = answer::head_and_preface(&headers, preface);
-            let kind = Kind::Body(format, preface, Begin::Here(joined.subscription));
+            let kind = Kind::Body(format, preface, joined.subscription);
             return Ok(Outcome::TakeOver(self.handover(lease, kind)));
         }
         let settings = &stream.policy.subscribers;
@@ -194,30 +179,20 @@ impl Asked<'_> {
         let lease = self.open().await?;
         let log = &lease.stream.log;
         log.wait_for(&wish).await;
+        // Before the handshake is answered: what comes once the client knows that it is subscribed must reach it.
+        let joined = log.subscribe_with(Format::WebSocket, &wish, wants);
         let mut response = handshake::response(accept);
-        let begin = match self.earlier(&lease.stream, Format::WebSocket, &wish).await {
-            Some(earlier) => {
-                let resumed = HeaderValue::from_static(Resumed::Yes.as_str());
-                response.headers_mut().insert(RESUMED, resumed);
-                Begin::Earlier(earlier)
-            }
-            None => {
-                // Before the handshake is answered: what comes once the client knows that it is subscribed must reach it.
-                let joined = log.subscribe_with(Format::WebSocket, &wish, wants);
-                let resumed = HeaderValue::from_static(joined.resumed.as_str());
-                response.headers_mut().insert(RESUMED, resumed);
-                answer::add_state(response.headers_mut(), &joined);
-                Begin::Here(joined.subscription)
-            }
-        };
+        let resumed = HeaderValue::from_static(joined.resumed.as_str());
+        response.headers_mut().insert(RESUMED, resumed);
         // A browser that has offered any subprotocol wants one of them, also if it was to carry a token only.
         if let Some(subprotocol) = auth::subprotocol(request, None) {
             let name = header::SEC_WEBSOCKET_PROTOCOL;
             response.headers_mut().insert(name, subprotocol);
         }
+        answer::add_state(response.headers_mut(), &joined);
         let outbox = &lease.stream.connections.outbox;
         let publish = publish.map(|labels| Box::new(Publishing::new(labels, outbox.clone())));
-        let kind = Kind::WebSocket(begin, publish);
+        let kind = Kind::WebSocket(joined.subscription, publish);
         let response = response.map(body::full);
         Ok(Outcome::Upgrade(response, self.handover(lease, kind)))
     }

@@ -20,7 +20,6 @@ use super::origin::{self, Here, Origin};
 use super::who::Who;
 use crate::auth::{Auth, Denied};
 use crate::endpoint::body::{self, Activity, Body};
-use crate::endpoint::earlier::Begin;
 use crate::endpoint::fanout::Publishing;
 use crate::endpoint::websocket::handshake;
 use crate::endpoint::websocket::input::Unheard;
@@ -31,6 +30,7 @@ use crate::route::pattern::Key;
 use crate::route::served::Lease;
 use crate::route::{Listed, Route, Routes};
 use crate::source::publish::Refused;
+use crate::stream::Subscription;
 use crate::wire::Format;
 
 /// What a request becomes.
@@ -56,11 +56,11 @@ pub struct Handover {
 /// What a connection becomes.
 pub enum Kind {
     /// A WebSocket that gets raw payloads.
-    WebSocket(Begin, Result<Box<Publishing>, Unheard>),
+    WebSocket(Subscription, Result<Box<Publishing>, Unheard>),
     /// A link to another hop, which says next what it wants.
     Hop,
     /// An endless body.
-    Body(Format, Bytes, Begin),
+    Body(Format, Bytes, Subscription),
 }
 
 /// The connection that a request has come on.

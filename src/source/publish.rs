@@ -336,7 +336,9 @@ fn name(headers: &HeaderMap) -> Result<Option<Name>, Refused> {
 fn with_headers(labels: Labels, headers: &HeaderMap) -> Result<Labels, Refused> {
     let label = |name| Ok(attribute(headers, name)?.map(Arc::from));
     Ok(Labels {
-        event_type: label(&CE_TYPE)?.or(labels.event_type),
+        event_type: label(&CE_TYPE)?
+            .filter(|event_type: &Arc<str>| **event_type != *cloudevents::UNTYPED)
+            .or(labels.event_type),
         key: label(&CE_SUBJECT)?.or(labels.key),
     })
 }

@@ -31,17 +31,21 @@ pub struct Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the upstream answered {}", self.status)?;
-        match self.said.is_empty() {
-            true => Ok(()),
-            false => write!(f, ": {}", self.said),
-        }
+        write!(f, "the upstream answered {}", self.answer())
     }
 }
 
 impl std::error::Error for Refused {}
 
 impl Refused {
+    /// The status, and what it says.
+    pub fn answer(&self) -> String {
+        match self.said.is_empty() {
+            true => self.status.to_string(),
+            false => format!("{}: {}", self.status, self.said),
+        }
+    }
+
     /// Reads on, for a while, if the answer of `upstream` is an error with a reason in plain text.
     pub async fn read<B>(upstream: &Upstream, response: Response<B>) -> Self
     where

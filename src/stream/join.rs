@@ -47,17 +47,6 @@ pub enum StateWish {
     Yes,
 }
 
-/// What is wanted of the past.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Past {
-    /// All of it.
-    All,
-    /// So many events before the live edge.
-    Last(u64),
-    /// What came behind this event.
-    After(EventId),
-}
-
 /// Whether a wish could be met: the header `Wsevent-Resumed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resumed {
@@ -152,32 +141,6 @@ impl EventLog {
             backlog: next - start.index,
             before,
         }
-    }
-
-    /// What a wish wants of the past that may be elsewhere, and is not held here.
-    pub fn lacks(&self, wish: &Wish) -> Option<Past> {
-        let state = self.lock();
-        let (first, next) = (state.history.first(), state.history.next());
-        match wish {
-            Wish::Live | Wish::Beyond { .. } => None,
-            Wish::All => Some(Past::All),
-            Wish::Last(count) => (*count > next - first).then_some(Past::Last(*count)),
-            Wish::After(text) => {
-                let id: EventId = text.parse().ok()?;
-                let runs = state.history.places().of(id.origin);
-                let index = runs.and_then(|runs| runs.index_of(id.seq));
-                let is_held = index.is_some_and(|index| index + 1 >= first);
-                (!is_held).then_some(Past::After(id))
-            }
-        }
-    }
-
-    /// Whether an event is in the history.
-    pub fn holds(&self, id: EventId) -> bool {
-        let state = self.lock();
-        let runs = state.history.places().of(id.origin);
-        let index = runs.and_then(|runs| runs.index_of(id.seq));
-        index.is_some_and(|index| state.history.get(index).is_some())
     }
 
     /// Waits until this instance knows what `wish` refers to, or cannot be expected to any more.

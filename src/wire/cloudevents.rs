@@ -7,6 +7,7 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use percent_encoding::{AsciiSet, CONTROLS};
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -109,6 +110,12 @@ pub fn check_version(version: &str) -> Result<(), String> {
         false => Err("only CloudEvents of specversion 1.0 are understood".to_owned()),
     }
 }
+
+/// The `type` of an event that has none, as every CloudEvent must have one. It is read as none.
+pub const UNTYPED: &str = "wsevent.event";
+
+/// What is escaped in a header, beside what is not ASCII (HTTP protocol binding, section 3.1.3.2).
+pub const IN_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
 /// An attribute's value out of the header that carries it (HTTP protocol binding, section 3.1.3.2): what is quoted is
 /// unquoted, then escapes of the form `%C3` are undone, once.

@@ -1,16 +1,12 @@
 //! Standard output, one event a line.
 
 use std::fmt;
-use std::future;
 use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
-use std::thread;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use rustix::event::{PollFd, PollFlags, poll};
-use tokio::sync::oneshot;
 
 use super::End;
 use crate::event::{Kind, Payload};
@@ -91,22 +87,5 @@ struct Timestamp(SystemTime);
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         humantime::format_rfc3339_micros(self.0).fmt(f)
-    }
-}
-
-/// Resolves when the other end of a pipe that standard output is has been closed, even if there is nothing to print.
-pub async fn output_closed() {
-    let (closed, is_closed) = oneshot::channel();
-    // In a thread that nothing waits for: standard output may be a file, which the runtime cannot watch.
-    thread::spawn(move || {
-        let output = io::stdout();
-        // Nothing is asked for: an error is told without asking.
-        let mut watched = [PollFd::new(&output, PollFlags::empty())];
-        if poll(&mut watched, None).is_ok() {
-            let _ = closed.send(());
-        }
-    });
-    if is_closed.await.is_err() {
-        future::pending().await
     }
 }
