@@ -60,7 +60,7 @@ fn start_logging(config: &LogConfig) -> WorkerGuard {
     let terminal = io::stderr().is_terminal();
     let (writer, guard) = tracing_appender::non_blocking(Batches(BufWriter::new(io::stderr())));
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.filter))
+        .with_env_filter(EnvFilter::new(filter(&config.filter)))
         .with_writer(writer)
         .log_internal_errors(false)
         .with_ansi(terminal);
@@ -69,6 +69,15 @@ fn start_logging(config: &LogConfig) -> WorkerGuard {
         LogFormat::Json => subscriber.json().flatten_event(true).init(),
     }
     guard
+}
+
+/// Without the lines in which the library of NATS tells each event and error of a connection, which we tell in our own words; unless it is
+/// asked for them by name.
+fn filter(wanted: &str) -> String {
+    match wanted.contains("async_nats") {
+        true => wanted.to_owned(),
+        false => format!("async_nats=off,{wanted}"),
+    }
 }
 
 /// Log lines are written by a thread of their own, those of a moment at once: a connect costs the server its line but no

@@ -51,6 +51,15 @@ impl Cpus {
         })
     }
 
+    /// For servers of others, which are not to take the time of the one that is measured.
+    #[allow(dead_code, reason = "not every bench has such servers")]
+    pub fn beside_load(&self) -> Self {
+        Self {
+            server: self.load,
+            ..*self
+        }
+    }
+
     /// Puts the calling thread on the servers' CPU.
     pub fn join_server(&self) -> Result<()> {
         Ok(sched_setaffinity(None, &self.server)?)

@@ -70,3 +70,31 @@ fn of_bus(stream: &str, figures: &Figures) -> Option<String> {
         Way::Out => format!("bus {bus}, written to by {stream}, is away for {since}: {reason}"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bus_is_in_the_way_while_it_is_away() {
+        let bus = Figures::new("redis://h:1?channel=x".to_owned(), Way::In);
+        let line = || of_bus("/events", &bus);
+        let away = |rest: &str| {
+            let bus = "bus redis://h:1?channel=x, read for /events,";
+            Some(format!("{bus} is away for {rest}"))
+        };
+        assert_eq!(line(), away("0s: it has not been reached yet"));
+        tokio::time::advance(Duration::from_secs(61)).await;
+        bus.away("no");
+        assert_eq!(line(), away("1m 1s: no"), "since the beginning");
+        bus.connected();
+        assert_eq!(line(), None);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        bus.away("lost");
+        tokio::time::advance(Duration::from_millis(2_500)).await;
+        bus.away("refused");
+        assert_eq!(line(), away("2s: refused"), "since it was lost");
+        bus.ended();
+        assert_eq!(line(), None, "there is nothing to wait for");
+    }
+}

@@ -98,13 +98,14 @@ impl Reading {
     async fn connection(&mut self) -> Result<std::convert::Infallible> {
         self.reader.connect().await?;
         self.entry.figures.connected();
-        self.presence.connected();
         if std::mem::replace(&mut self.has_met, true) {
             self.entry.was_interrupted();
         }
         if self.owes_past {
             self.past().await?;
         }
+        // With its past: who waits for it wants to have that.
+        self.presence.connected();
         let mut arrivals = Vec::new();
         loop {
             self.reader.next(&mut arrivals).await?;

@@ -144,6 +144,7 @@ impl Explain {
         for flag in flags.all() {
             let is_off = match &*flag.name {
                 "linger" | "max-streams" => !route.pattern.is_on_demand(),
+                "ready-when-upstream" => route.pattern.is_on_demand() || route.upstreams.is_empty(),
                 "produce-rate" | "produce-size" => route.produce.is_none(),
                 name if name.starts_with("consume-") => {
                     route.upstreams.is_empty() && route.buses.is_empty()

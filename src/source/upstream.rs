@@ -223,7 +223,7 @@ const UNTRUSTED: &str =
 
 /// What answers a TLS handshake with anything else does not speak TLS. What is wrong with a certificate is said so that it can be
 /// put right, where that is not plain.
-fn no_tls(url: &Url, error: io::Error) -> anyhow::Error {
+pub(crate) fn no_tls(url: &Url, error: io::Error) -> anyhow::Error {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     match cause {
         Some(TlsError::InvalidMessage(InvalidMessage::InvalidContentType)) => {
@@ -257,7 +257,7 @@ fn no_tls(url: &Url, error: io::Error) -> anyhow::Error {
 /// Of a name that there is not, another attempt knows no more; of a name server that is away it does. The error of
 /// getaddrinfo(3) comes with its text alone, which depends on the C library: these are EAI_NONAME and EAI_NODATA as glibc,
 /// musl, macOS and the BSDs put them. What is none of them may get better.
-fn no_address(host: &str, error: io::Error) -> anyhow::Error {
+pub(crate) fn no_address(host: &str, error: io::Error) -> anyhow::Error {
     const UNKNOWN: [&str; 7] = [
         "Name or service not known",
         "No address associated with hostname",

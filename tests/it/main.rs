@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod access;
+mod admin;
 mod auth_files;
 mod browser;
 mod bus;

@@ -1,62 +1,12 @@
-//! NATS JetStream.
+//! A stream of NATS JetStream. It keeps what it gets, and numbers it: reading goes on where it was, and begins as far back as it keeps.
+//!
+//! What is in it without an id of its own has the stream's: an origin that all who read the stream make from its name and the time of
+//! its creation, and the message's number. So an event that enters at one hop bears the same id at all of them, also when they have been
+//! started anew, and it is the id that its publisher was told.
 
-use std::sync::Arc;
+mod reader;
+mod store;
+mod writer;
 
-use anyhow::{Result, bail};
-use futures_util::future::BoxFuture;
-
-use super::super::{Arrival, Bus, Sent};
-use crate::event::{Event, Origin};
-
-/// Reads it.
-pub struct Reader {
-    bus: Arc<Bus>,
-}
-
-impl Reader {
-    /// Not connected yet.
-    pub fn new(bus: Arc<Bus>) -> Self {
-        Self { bus }
-    }
-}
-
-impl super::super::Reader for Reader {
-    fn connect(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { bail!("{} is not built yet", self.bus) })
-    }
-
-    fn next<'a>(&'a mut self, _: &'a mut Vec<Arrival>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(std::future::pending())
-    }
-}
-
-/// Writes to it.
-pub struct Writer {
-    bus: Arc<Bus>,
-}
-
-impl Writer {
-    /// Not connected yet.
-    pub fn new(bus: Arc<Bus>) -> Self {
-        Self { bus }
-    }
-}
-
-impl super::super::Writer for Writer {
-    fn connect(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { bail!("{} is not built yet", self.bus) })
-    }
-
-    fn send<'a>(
-        &'a mut self,
-        _: &'a [Event],
-        _: Option<Origin>,
-        _: &'a mut Vec<Sent>,
-    ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(std::future::pending())
-    }
-
-    fn lost(&mut self) -> BoxFuture<'_, anyhow::Error> {
-        Box::pin(std::future::pending())
-    }
-}
+pub use reader::Reader;
+pub use writer::Writer;

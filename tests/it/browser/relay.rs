@@ -205,6 +205,25 @@ async fn the_pages_say_that_an_upstream_is_away() {
 }
 
 #[tokio::test]
+async fn the_index_says_what_goes_to_a_bus_and_that_it_is_away() {
+    let port = ReservedPort::new();
+    let bus = format!("redis://{}?channel=x", port.address());
+    let hop = Hop::start(&["--accept-publish", "--forward", &bus]).await;
+    let mut browser = Browser::start().await;
+    let index = browser.open(&format!("http://{}/", hop.address)).await;
+    browser.in_state(index, "live").await;
+    let is = |name: &str, text: &str| {
+        format!("document.querySelector('[data-testid={name}]')?.textContent === {text:?}")
+    };
+    let buses = is("buses", &format!("to {bus}: 0 events"));
+    browser.until(index, &buses).await;
+    let away = is("away", &format!("bus {} is away", port.address()));
+    browser.until(index, &away).await;
+    assert_eq!(browser.problems(index).await, [""; 0]);
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn event_source_and_websocket_of_a_page_get_the_same_events() {
     let mut pair = Pair::start().await;
     publish_texts(&pair.producer, numbers(1..=2)).await;

@@ -1,0 +1,206 @@
+//! The figures, as somebody else's parsers read them: those of Python's `prometheus_client`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{ANY, admin_of, hop};
+use crate::harness::client::Client;
+use crate::harness::http::Ndjson;
+use crate::harness::port::ReservedPort;
+use crate::harness::within_guard;
+use crate::harness::wsevent::Hop;
+use crate::peers::{Language, Peer};
+
+/// All samples, by name and labels.
+struct Scrape {
+    families: Value,
+    samples: BTreeMap<String, f64>,
+}
+
+impl Scrape {
+    fn of(families: Value) -> Self {
+        let mut samples = BTreeMap::new();
+        for family in families.as_object().expect("families").values() {
+            for sample in family["samples"].as_array().expect("samples") {
+                let name = sample[0].as_str().expect("a name");
+                let value = sample[2].as_f64().expect("a number");
+                let before = samples.insert(format!("{name} {}", sample[1]), value);
+                assert!(before.is_none(), "twice: {sample}");
+            }
+        }
+        Self { families, samples }
+    }
+
+    /// The figure with this name and these labels.
+    fn get(&self, name: &str, labels: &Value) -> Option<f64> {
+        self.samples.get(&format!("{name} {labels}")).copied()
+    }
+
+    /// Whether there is a sample of this name.
+    fn has(&self, name: &str) -> bool {
+        let name = format!("{name} ");
+        self.samples.keys().any(|sample| sample.starts_with(&name))
+    }
+}
+
+/// What both parsers make of what there is now, which is the same but for their formats.
+async fn scrape(admin: SocketAddr) -> Scrape {
+    let url = format!("http://{admin}/-/metrics");
+    let mut peer = Peer::start(Language::Python, "metrics", &[&url]);
+    let mut open = peer.says().await;
+    let mut plain = peer.says().await;
+    let open_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(open["type"], open_type);
+    assert_eq!(plain["type"], "text/plain; version=0.0.4; charset=utf-8");
+    peer.ends().await;
+    let open = Scrape::of(open["families"].take());
+    let plain = Scrape::of(plain["families"].take());
+    let names = |scrape: &Scrape| -> Vec<_> { scrape.samples.keys().cloned().collect() };
+    assert_eq!(names(&open), names(&plain));
+    open
+}
+
+/// Asks again until there is, or is not, a figure as wanted.
+async fn until(admin: SocketAddr, what: &str, wanted: impl Fn(&str) -> bool) {
+    let asking = async {
+        let mut client = Client::connect(admin).await;
+        while !wanted(&client.get("/-/metrics", &[]).await.1) {
+            tokio::task::yield_now().await;
+        }
+    };
+    within_guard(what, asking).await;
+}
+
+#[tokio::test]
+async fn what_goes_through_streams_is_counted() {
+    let (_upstream, mut link, hop) = Hop::connected(&ANY, &[]).await;
+    let admin = admin_of(&hop).await;
+    let mut readers = [hop.subscribe().await, hop.subscribe().await];
+    let mut ndjson = Ndjson::of(&hop).await;
+    for text in ["one", "", "three"] {
+        link.send(Message::text(text)).await;
+        readers[0].message().await;
+    }
+    ndjson.next().await;
+    let found = scrape(admin).await;
+    let stream = json!({"stream": "/events"});
+    assert_eq!(found.get("wsevent_stream_events_total", &stream), Some(3.0));
+    assert_eq!(found.get("wsevent_stream_bytes_total", &stream), Some(8.0));
+    for (transport, count) in [("websocket", 2), ("hop", 0), ("sse", 0), ("ndjson", 1)] {
+        let labels = json!({"stream": "/events", "transport": transport});
+        let found = found.get("wsevent_stream_subscribers", &labels);
+        assert_eq!(found, Some(f64::from(count)), "{transport}");
+    }
+    let route = json!({"route": "/events"});
+    assert_eq!(found.get("wsevent_streams", &route), Some(1.0));
+    let version = json!({"version": env!("CARGO_PKG_VERSION")});
+    assert_eq!(found.get("wsevent_build_info", &version), Some(1.0));
+    let url = hop
+        .log
+        .all("upstream connected")
+        .first()
+        .map(|line| line.field("url"));
+    let upstream = json!({"stream": "/events", "url": url});
+    let connected = found.get("wsevent_upstream_connected", &upstream);
+    assert_eq!(connected, Some(1.0));
+    drop(link);
+    until(admin, "the upstream is away", |text| {
+        text.contains("wsevent_upstream_connected{stream=\"/events\"") && text.contains("\"} 0\n")
+    })
+    .await;
+    // As the system says of it, at another moment.
+    let resident = found.get("process_resident_memory_bytes", &json!({}));
+    let resident = resident.expect("there is /proc") / hop.resident() as f64;
+    assert!((0.2..5.0).contains(&resident), "{resident}");
+    let files = found.get("process_open_fds", &json!({}));
+    assert!(files > Some(6.0), "{files:?}");
+}
+
+#[tokio::test]
+async fn what_has_gone_is_not_told_any_more() {
+    let args = ["--serve-path=/t/*", "--accept-publish", "--linger=0s"];
+    let (hop, admin) = hop(&args).await;
+    let name = "/t/a%20b";
+    let subscriber = Client::connect(hop.address).await.upgraded(name).await;
+    let found = scrape(admin).await;
+    let stream = json!({"stream": name});
+    assert_eq!(found.get("wsevent_stream_events_total", &stream), Some(0.0));
+    drop(subscriber);
+    hop.logged("stream closed").await;
+    until(admin, "the stream has gone", |text| !text.contains("/t/a")).await;
+    let found = scrape(admin).await;
+    assert!(!found.has("wsevent_stream_events_total"));
+    let route = json!({"route": "/t/*"});
+    assert_eq!(found.get("wsevent_streams", &route), Some(0.0));
+}
+
+#[tokio::test]
+async fn buses_that_look_the_same_are_one() {
+    let port = ReservedPort::new();
+    let url = format!("redis://{}?channel=x", port.address());
+    // What is produced goes round by the bus, and so does what is published: two connections.
+    let (hop, admin) = hop(&["--bus", &url, "--accept-publish", "--produce"]).await;
+    hop.logged_times("cannot reach downstream, trying again", 2)
+        .await;
+    let found = scrape(admin).await;
+    for way in ["in", "out"] {
+        let bus = json!({"bus": url, "stream": "/events", "way": way});
+        assert_eq!(found.get("wsevent_bus_connected", &bus), Some(0.0));
+        for name in ["connects", "events", "bytes", "refused", "lost"] {
+            let name = format!("wsevent_bus_{name}_total");
+            assert_eq!(found.get(&name, &bus), Some(0.0), "{name}");
+        }
+    }
+}
+
+/// In docs/metrics.md: name, type, labels.
+fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let text = std::fs::read_to_string(path).expect("there is a page about it");
+    let names = |cell: &str| -> BTreeSet<String> {
+        let names = cell.split('`').skip(1).step_by(2);
+        names.map(str::to_owned).collect()
+    };
+    let rows = text
+        .lines()
+        .filter(|row| row.starts_with("| `") && !row.starts_with("| `/"));
+    rows.map(|row| {
+        let cells: Vec<_> = row.trim_matches('|').split('|').collect();
+        assert_eq!(cells.len(), 4, "{row}");
+        let name = names(cells[0]).pop_first().expect("a name is code");
+        (name, (cells[1].trim().to_owned(), names(cells[2])))
+    })
+    .collect()
+}
+
+#[tokio::test]
+async fn the_page_about_figures_has_exactly_those_there_are() {
+    let port = ReservedPort::new();
+    let forward = format!("redis://{}?channel=x", port.address());
+    let (_upstream, _link, hop) =
+        Hop::connected(&[&ANY[..], &["--forward", &forward]].concat(), &[]).await;
+    let found = scrape(admin_of(&hop).await).await;
+    let mut there = BTreeMap::new();
+    for (name, family) in found.families.as_object().expect("families") {
+        let kind = family["type"].as_str().expect("a type");
+        // OpenMetrics names families, Prometheus what is in them.
+        let (name, kind) = match kind {
+            "counter" => (format!("{name}_total"), kind),
+            "info" => (format!("{name}_info"), "gauge"),
+            _ => (name.clone(), kind),
+        };
+        assert!(family["help"] != "", "{name}");
+        let samples = family["samples"].as_array().expect("samples");
+        let labels = samples
+            .iter()
+            .filter_map(|sample| sample[1].as_object())
+            .flat_map(|labels| labels.keys().cloned())
+            .collect::<BTreeSet<_>>();
+        there.insert(name, (kind.to_owned(), labels));
+    }
+    assert_eq!(documented(), there);
+}
