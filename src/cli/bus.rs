@@ -205,12 +205,6 @@ impl BusUrls {
             ("forward", &self.forward),
             ("bus", self.both.as_slice()),
         ];
-        for (flag, urls) in flags {
-            for url in urls {
-                let fits = url.address.check_pattern(pattern);
-                fits.map_err(|why| format!("--{flag} with --serve-path {pattern}: {why}"))?;
-            }
-        }
         let lines = |urls: &[BusUrl]| {
             let lines = urls.iter().filter(|url| url.address.kind == Kind::Lines);
             lines.count()
@@ -225,6 +219,12 @@ impl BusUrls {
             }
             if lines(urls) > 1 || lines(urls) == 1 && pattern.is_on_demand() {
                 return Err(format!("--{flag} - is for one stream, and once"));
+            }
+        }
+        for (flag, urls) in flags {
+            for url in urls {
+                let fits = url.address.check_pattern(pattern);
+                fits.map_err(|why| format!("--{flag} with --serve-path {pattern}: {why}"))?;
             }
         }
         // The same events would come back without end.
