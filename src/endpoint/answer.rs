@@ -9,8 +9,9 @@ use hyper::http::request::Parts;
 use url::form_urlencoded;
 
 use crate::event::{Labels, Snapshot};
+use crate::stream::EventLog;
 use crate::stream::join::{Joined, Resumed, StateWish, Wish};
-use crate::wire::{Format, RESUMED, SNAPSHOT, sse};
+use crate::wire::{Format, RESUMED, SNAPSHOT, hop, sse};
 
 /// The id of the last event that a client has (WHATWG HTML, section 9.2.4).
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -141,6 +142,13 @@ pub fn state_wish(request: &Parts) -> Result<StateWish, &'static str> {
         };
     }
     Ok(wants)
+}
+
+/// Adds to the head of an answer which instance it is that serves this stream, by the name that its own events have: behind a balancer
+/// nothing else tells.
+pub fn add_instance(headers: &mut HeaderMap, log: &EventLog) {
+    let instance = HeaderValue::try_from(log.origin().to_string());
+    headers.insert(hop::INSTANCE, instance.expect("an id is ASCII"));
 }
 
 /// Adds to the head of an answer that it begins with the state of the stream, if it does.

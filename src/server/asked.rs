@@ -121,6 +121,7 @@ impl Asked<'_> {
         let mut joined = stream.log.subscribe_with(format, &wish, wants);
         let deep = stream.reach(format, &wish, &mut joined).await;
         let mut headers = answer::headers(format, joined.resumed);
+        answer::add_instance(&mut headers, &stream.log);
         answer::add_state(&mut headers, &joined);
         let preface = answer::preface(format, &wish, &joined);
         if alone && request.version < Version::HTTP_2 {
@@ -161,12 +162,10 @@ impl Asked<'_> {
         if handshake::offers(request, hop::SUBPROTOCOL) {
             let lease = self.open().await?;
             let mut response = handshake::response(accept);
+            let headers = response.headers_mut();
             let subprotocol = HeaderValue::from_static(hop::SUBPROTOCOL);
-            let instance = HeaderValue::try_from(lease.stream.log.origin().to_string());
-            response.headers_mut().extend([
-                (header::SEC_WEBSOCKET_PROTOCOL, subprotocol),
-                (hop::INSTANCE, instance.expect("an id is ASCII")),
-            ]);
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
+            answer::add_instance(headers, &lease.stream.log);
             let kind = Kind::Hop;
             let response = response.map(body::full);
             return Ok(Outcome::Upgrade(response, self.handover(lease, kind, None)));

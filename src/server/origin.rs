@@ -127,7 +127,7 @@ impl Origin<'_> {
         }
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("wsevent-resumed, wsevent-snapshot, retry-after"),
+            HeaderValue::from_static("wsevent-resumed, wsevent-snapshot, wsevent-instance, retry-after"),
         );
     }
 

@@ -19,8 +19,8 @@ use crate::event::{Event, EventId, Gap, Kind, Origin, Payload, Snapshot};
 /// The subprotocol's name (RFC 6455, section 1.9).
 pub const SUBPROTOCOL: &str = "wsevent.v1";
 
-/// The header of an answer to a handshake by which a hop shows that it has understood the subprotocol, and has not just
-/// taken what it was offered. Its value is the instance's id.
+/// The header by which an answer says which instance it is from; its value is the id. In the answer to a handshake it shows, too, that a
+/// hop has understood the subprotocol, and has not just taken what it was offered.
 pub const INSTANCE: HeaderName = HeaderName::from_static("wsevent-instance");
 
 /// What a value must not contain as it is: spaces end it, and commas separate the items of a list.
