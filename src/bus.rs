@@ -11,12 +11,14 @@
 //! - [`address`]: what a URL says: which bus, and what on it.
 //! - [`envelope`]: how an event's id, time, type and key travel with its payload.
 //! - [`read`], [`forward`], [`outbox`]: the three ways, the same for every bus. They reconnect, and keep the promises.
+//! - [`deep`]: subscribers that want more than is in memory, where a bus keeps more.
 //! - The other modules each know one kind of bus: a [`Reader`], a [`Writer`], or both.
 //!
 //! What a bus keeps is the bus's. What it has not confirmed is sent again, with the same id, so that whoever reads the envelope
 //! takes it once.
 
 pub mod address;
+pub mod deep;
 pub mod envelope;
 #[cfg(test)]
 mod fake;
@@ -99,6 +101,11 @@ impl Bus {
             together: self.webhook.batch,
         })
     }
+
+    /// Whether a reader can [begin](Reader::begin) anywhere in what it keeps.
+    fn has_places(&self) -> bool {
+        matches!(self.address.kind, Kind::JetStream { .. })
+    }
 }
 
 /// How long a bus is given.
@@ -142,8 +149,34 @@ pub(crate) trait Reader: Send {
         Box::pin(async { Ok(Vec::new()) })
     }
 
+    /// Goes to a place in what the bus keeps, instead of asking for the [`past`](Self::past); [`next`](Self::next) goes on from there, in
+    /// smaller portions. None if there is nothing there, or no such place.
+    fn begin(&mut self, _: Begin) -> BoxFuture<'_, Result<Option<Begun>>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// Waits until there is something, and adds all that is there. Not to be given up in the middle, except with the reader.
     fn next<'a>(&'a mut self, arrivals: &'a mut Vec<Arrival>) -> BoxFuture<'a, Result<()>>;
+}
+
+/// Where in what a bus keeps somebody begins to read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// With its first event.
+    First,
+    /// So many events before its end.
+    Last(u64),
+    /// Right behind this event.
+    After(EventId),
+}
+
+/// What there is from there on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Begun {
+    /// So many events, as of now.
+    pub count: u64,
+    /// Events that are missing before these, and how many if that is known.
+    pub lost: Option<Option<u64>>,
 }
 
 /// What takes events to a bus. It lives as long as the stream, and connects as often as it must.

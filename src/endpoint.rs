@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod catching_up;
 pub mod fanout;
 pub mod page;
 pub mod subscribers;

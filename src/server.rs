@@ -37,6 +37,7 @@ use tracing::debug;
 
 use crate::auth::Auth;
 use crate::endpoint::body::{Activity, held};
+use crate::endpoint::catching_up;
 use crate::endpoint::fanout::{Arrival, Permit};
 use crate::endpoint::websocket::hello;
 use crate::endpoint::websocket::input::Unheard;
@@ -307,6 +308,7 @@ async fn hand_over(
         lease: Lease { stream, user },
         remaining,
         kind,
+        mut deep,
     } = handover;
     let (format, early, preface, subscription, publish) = match kind {
         Kind::WebSocket(subscription, publish) => {
@@ -325,12 +327,24 @@ async fn hand_over(
             let Some(joined) = context.stop.run_until_cancelled(joining).await else {
                 return Ok(());
             };
-            let (joined, early) = joined?;
+            let ((mut joined, wish), early) = joined?;
+            deep = stream.reach(Format::Hop, &wish, &mut joined).await;
             let welcome = hello::welcome(&joined, &stream.via);
             let publish = Err(Unheard::Nobody);
             (Format::Hop, early, welcome, joined.subscription, publish)
         }
     };
+    let begun = Instant::now();
+    let (preface, subscription) = match deep {
+        None => (preface, subscription),
+        Some(deep) => {
+            let interval = stream.policy.subscribers.body_heartbeat();
+            let how = (format, interval, &stream.ender);
+            let bringing = catching_up::bring(&mut connection, preface, deep, how);
+            (Bytes::new(), Box::pin(bringing).await?)
+        }
+    };
+    let remaining = remaining.map(|remaining| remaining.saturating_sub(begun.elapsed()));
     stream.fanout(format).serve(Arrival {
         stream: connection,
         address: context.address,

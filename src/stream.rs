@@ -376,7 +376,7 @@ impl EventLog {
 }
 
 /// What is missing between the event `last` of an origin and the one that came next from there.
-fn hole(last: u64, next: EventId) -> Option<Gap> {
+pub(crate) fn hole(last: u64, next: EventId) -> Option<Gap> {
     (next.origin.counts() && next.seq > last + 1).then(|| Gap {
         after: Some(EventId { seq: last, ..next }.to_string().into()),
         next: Some(next),

@@ -245,9 +245,10 @@ impl Carrier {
                 Err(error) => error,
                 Ok(()) => {
                     deadline = None;
+                    // Whoever hears that the bus is there may publish at once.
+                    self.outbox.open();
                     self.outbox.figures.connected();
                     self.presence.connected();
-                    self.outbox.open();
                     let before = self.outbox.figures.counts().events;
                     let Some(error) = self.carry().await else {
                         return;

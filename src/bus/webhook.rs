@@ -146,8 +146,11 @@ impl Writer {
         };
         let request = self.request(events).await.map_err(fresh)?;
         let mut connection = match self.connection.take() {
-            Some(connection) if connection.sender.is_ready() => connection,
-            _ => self.open().await.map_err(fresh)?,
+            Some(mut connection) => match connection.sender.ready().await {
+                Ok(()) => connection,
+                Err(_) => self.open().await.map_err(fresh)?,
+            },
+            None => self.open().await.map_err(fresh)?,
         };
         let patience = self.bus.webhook.timeout;
         let answering = async {

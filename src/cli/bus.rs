@@ -205,12 +205,6 @@ impl BusUrls {
             ("forward", &self.forward),
             ("bus", self.both.as_slice()),
         ];
-        for (flag, urls) in flags {
-            for url in urls {
-                let fits = url.address.check_pattern(pattern);
-                fits.map_err(|why| format!("--{flag} with --serve-path {pattern}: {why}"))?;
-            }
-        }
         let lines = |urls: &[BusUrl]| {
             let lines = urls.iter().filter(|url| url.address.kind == Kind::Lines);
             lines.count()
@@ -225,6 +219,12 @@ impl BusUrls {
             }
             if lines(urls) > 1 || lines(urls) == 1 && pattern.is_on_demand() {
                 return Err(format!("--{flag} - is for one stream, and once"));
+            }
+        }
+        for (flag, urls) in flags {
+            for url in urls {
+                let fits = url.address.check_pattern(pattern);
+                fits.map_err(|why| format!("--{flag} with --serve-path {pattern}: {why}"))?;
             }
         }
         // The same events would come back without end.
@@ -245,20 +245,23 @@ impl BusUrls {
                     .to_owned(),
             );
         }
-        let is_webhook = |url: &BusUrl| url.address.kind == Kind::Webhook;
-        let is_said = |flag: &&&str| given(matches, flag) == 2;
-        if !self.forward.iter().any(is_webhook)
-            && let Some(flag) = OF_WEBHOOKS.iter().find(is_said)
-        {
-            let flag = flag.replace('_', "-");
-            return Err(format!(
-                "--{flag} is about webhooks: it needs --forward with http:// or https://"
-            ));
-        }
+        self.check_webhooks(matches)?;
         if self.is_empty() && given(matches, "bus_envelope") == 2 {
             return Err("--bus-envelope is about buses: it needs --forward, --bus or the URL of a bus to --consume".to_owned());
         }
         Ok(())
+    }
+
+    fn check_webhooks(&self, matches: &ArgMatches) -> Usage<()> {
+        let is_webhook = |url: &BusUrl| url.address.kind == Kind::Webhook;
+        let mut said = OF_WEBHOOKS.iter().filter(|flag| given(matches, flag) == 2);
+        match said.next() {
+            Some(flag) if !self.forward.iter().any(is_webhook) => Err(format!(
+                "--{} is about webhooks: it needs --forward with http:// or https://",
+                flag.replace('_', "-")
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn is_empty(&self) -> bool {

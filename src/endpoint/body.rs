@@ -22,12 +22,13 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::sync::mpsc::{self, Sender};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::fanout::{BODY_COMPLAINT, BODY_PATIENCE, EXPIRED_REASON, Ender, Overload, PASSED_BY};
 use super::subscribers::Subscribers;
+use crate::bus::deep::{Deep, Step};
 use crate::stream::cursor::Cursor;
 use crate::stream::tape::Pending;
 use crate::stream::usage::User;
@@ -75,6 +76,8 @@ pub struct Follower {
     pub activity: Arc<Activity>,
     /// What goes out before the first event.
     pub preface: Bytes,
+    /// What goes out before what the subscription has, if the reader wants more than that.
+    pub deep: Option<Box<Deep>>,
     /// Where to begin.
     pub subscription: Subscription,
 }
@@ -283,6 +286,11 @@ impl Following {
 
     /// Puts one piece after another into `slot`; why there are no more.
     async fn feed(&mut self, slot: &Sender<Bytes>) -> Cow<'static, str> {
+        if let Some(deep) = self.follower.deep.take()
+            && let Err(reason) = self.catch_up(*deep, slot).await
+        {
+            return reason;
+        }
         loop {
             match self.room(slot).await {
                 Ok(room) => match self.next().await {
@@ -294,6 +302,33 @@ impl Following {
                 },
                 Err(reason) => return reason.into(),
             }
+        }
+    }
+
+    /// Puts what `deep` brings into `slot`, up to where the stream's log goes on.
+    async fn catch_up(
+        &mut self,
+        mut deep: Deep,
+        slot: &Sender<Bytes>,
+    ) -> Result<(), Cow<'static, str>> {
+        let mut piece = std::mem::take(&mut self.follower.preface);
+        loop {
+            if !piece.is_empty() {
+                let patience = self.follower.heartbeat * BODY_PATIENCE;
+                let room = timeout(patience, slot.reserve()).await;
+                let room = room.map_err(|_| BODY_COMPLAINT)?.map_err(|_| GONE)?;
+                self.sent += piece.len() as u64;
+                room.send(piece);
+            }
+            piece = match deep.next().await {
+                Ok(Step::Frames(frames)) => frames,
+                Ok(Step::Join(subscription)) => {
+                    self.first = subscription.cursor.index;
+                    self.follower.subscription = subscription;
+                    return Ok(());
+                }
+                Err(error) => return Err(crate::reason::of(&error).into()),
+            };
         }
     }
 

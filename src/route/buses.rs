@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::pattern::{Key, Pattern};
+use crate::bus::deep::Archive;
 use crate::bus::figures::{Figures, Way};
 use crate::bus::outbox::Outbox;
 use crate::bus::{Bus, forward};
@@ -32,6 +33,8 @@ pub struct Connections {
     pub outbox: Option<Arc<Outbox>>,
     /// What goes over each of them.
     pub figures: Vec<Arc<Figures>>,
+    /// Where more of the stream is kept than its history holds.
+    pub archive: Option<Arc<Archive>>,
 }
 
 impl Connections {
@@ -72,6 +75,17 @@ impl Buses {
         }
     }
 
+    /// Where more of the stream is kept than its history holds: where all that is in the log comes from, in the order of the log.
+    /// `alone`: there is nothing but what is consumed from buses.
+    fn archive(&self, alone: bool) -> Option<Arc<Archive>> {
+        let bus = match (&self.both, &self.consume[..]) {
+            (Some(both), []) => both,
+            (None, [only]) if alone => only,
+            _ => return None,
+        };
+        Archive::of(bus).map(Arc::new)
+    }
+
     /// Connects the stream in `log` to them: it has `sources` besides, and clients may publish if that is what `publishes` says.
     pub(super) fn connect(
         self,
@@ -80,7 +94,10 @@ impl Buses {
         history: Limits,
         (tasks, stop): (&TaskTracker, &CancellationToken),
     ) -> (Connections, Sources) {
-        let mut connections = Connections::default();
+        let mut connections = Connections {
+            archive: self.archive(sources.is_empty() && !publishes),
+            ..Connections::default()
+        };
         let forward = |(bus, figures), log: &Arc<EventLog>, own| {
             let follower = Follower::new(log.clone());
             tasks.spawn(forward::run(bus, follower, own, figures, stop.clone()));

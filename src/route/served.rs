@@ -7,11 +7,13 @@ use tokio_util::task::TaskTracker;
 
 use super::Policy;
 use super::buses::Connections;
+use crate::bus::deep::Deep;
 use crate::endpoint::fanout::{Ender, Fanout};
 use crate::endpoint::subscribers::Subscribers;
 use crate::listen::rate::OfAddresses;
 use crate::source::publish::{Publisher, Sink};
 use crate::stream::EventLog;
+use crate::stream::join::{Joined, Wish};
 use crate::stream::usage::{Usage, User};
 use crate::stream::via::{Refusal, Via};
 use crate::wire::Format;
@@ -110,6 +112,17 @@ impl Served {
                 (&self.tasks, &self.ender),
             ))
         })
+    }
+
+    /// The way to where `wish` leads, if that is beyond what history holds, and a bus keeps more; `joined` then says how far it is met.
+    pub async fn reach(
+        &self,
+        format: Format,
+        wish: &Wish,
+        joined: &mut Joined,
+    ) -> Option<Box<Deep>> {
+        let archive = self.connections.archive.as_ref()?;
+        archive.reach(&self.log, format, wish, joined).await
     }
 
     /// Its path, without parameters.

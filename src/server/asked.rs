@@ -14,6 +14,7 @@ use super::request::{
 };
 use super::who::Who;
 use crate::auth::{self, Right};
+use crate::bus::deep::Deep;
 use crate::endpoint::answer::{self, Representation};
 use crate::endpoint::body::{self, Follower};
 use crate::endpoint::fanout::Publishing;
@@ -74,11 +75,12 @@ impl Asked<'_> {
         }
     }
 
-    fn handover(&self, lease: Lease, kind: Kind) -> Handover {
+    fn handover(&self, lease: Lease, kind: Kind, deep: Option<Box<Deep>>) -> Handover {
         Handover {
             lease,
             remaining: self.who.remaining(),
             kind,
+            deep,
         }
     }
 
@@ -116,7 +118,8 @@ impl Asked<'_> {
         let lease = self.open().await?;
         let stream = &lease.stream;
         stream.log.wait_for(&wish).await;
-        let joined = stream.log.subscribe_with(format, &wish, wants);
+        let mut joined = stream.log.subscribe_with(format, &wish, wants);
+        let deep = stream.reach(format, &wish, &mut joined).await;
         let mut headers = answer::headers(format, joined.resumed);
         answer::add_instance(&mut headers, &stream.log);
         answer::add_state(&mut headers, &joined);
@@ -125,7 +128,7 @@ impl Asked<'_> {
             self.origin.let_read(&mut headers);
             let preface = answer::head_and_preface(&headers, preface);
             let kind = Kind::Body(format, preface, joined.subscription);
-            return Ok(Outcome::TakeOver(self.handover(lease, kind)));
+            return Ok(Outcome::TakeOver(self.handover(lease, kind, deep)));
         }
         let settings = &stream.policy.subscribers;
         let follower = Follower {
@@ -141,6 +144,7 @@ impl Asked<'_> {
             remaining: self.who.remaining(),
             activity: self.context.activity.clone(),
             preface: preface.into(),
+            deep,
             subscription: joined.subscription,
         };
         let body = body::follow(follower, &stream.tasks);
@@ -164,7 +168,7 @@ impl Asked<'_> {
             answer::add_instance(headers, &lease.stream.log);
             let kind = Kind::Hop;
             let response = response.map(body::full);
-            return Ok(Outcome::Upgrade(response, self.handover(lease, kind)));
+            return Ok(Outcome::Upgrade(response, self.handover(lease, kind, None)));
         }
         let (wish, wants) = self.wish()?;
         let publish = match self.route.policy.subscribers.accept_publish {
@@ -180,7 +184,9 @@ impl Asked<'_> {
         let log = &lease.stream.log;
         log.wait_for(&wish).await;
         // Before the handshake is answered: what comes once the client knows that it is subscribed must reach it.
-        let joined = log.subscribe_with(Format::WebSocket, &wish, wants);
+        let mut joined = log.subscribe_with(Format::WebSocket, &wish, wants);
+        let deep = lease.stream.reach(Format::WebSocket, &wish, &mut joined);
+        let deep = deep.await;
         let mut response = handshake::response(accept);
         let resumed = HeaderValue::from_static(joined.resumed.as_str());
         response.headers_mut().insert(RESUMED, resumed);
@@ -195,7 +201,7 @@ impl Asked<'_> {
         let publish = publish.map(|labels| Box::new(Publishing::new(labels, outbox.clone())));
         let kind = Kind::WebSocket(joined.subscription, publish);
         let response = response.map(body::full);
-        Ok(Outcome::Upgrade(response, self.handover(lease, kind)))
+        Ok(Outcome::Upgrade(response, self.handover(lease, kind, deep)))
     }
 
     async fn publish(&self, body: Incoming) -> Result<Outcome, Refusal> {

@@ -19,6 +19,7 @@ use super::list;
 use super::origin::{self, Here, Origin};
 use super::who::Who;
 use crate::auth::{Auth, Denied};
+use crate::bus::deep::Deep;
 use crate::endpoint::body::{self, Activity, Body};
 use crate::endpoint::fanout::Publishing;
 use crate::endpoint::websocket::handshake;
@@ -51,6 +52,8 @@ pub struct Handover {
     pub remaining: Option<Duration>,
     /// What it is.
     pub kind: Kind,
+    /// What it gets before it reads the stream's log, if it wants more than that has.
+    pub deep: Option<Box<Deep>>,
 }
 
 /// What a connection becomes.

@@ -143,6 +143,45 @@ impl EventLog {
         }
     }
 
+    /// Subscribes right behind this event, if that can be done without missing anything.
+    pub fn subscribe_behind(&self, format: Format, id: EventId) -> Option<Subscription> {
+        let mut state = self.lock();
+        state.history.forget_old(crate::event::now);
+        state.evict();
+        let index = state.history.places().of(id.origin)?.index_of(id.seq)? + 1;
+        let next = state.history.next();
+        if index < state.history.first() {
+            return None;
+        }
+        let cursor = state.cursor(format, index);
+        let tape = state.tape(format);
+        Some(Subscription {
+            walk: None,
+            cursor,
+            live: next,
+            tape: tape.reader(),
+            head: tape.reader().changes(),
+        })
+    }
+
+    /// The same, once it can be done.
+    pub async fn join_behind(&self, format: Format, id: EventId) -> Subscription {
+        loop {
+            let seen = self.head.count();
+            if let Some(subscription) = self.subscribe_behind(format, id) {
+                return subscription;
+            }
+            self.head.beyond(seen).await;
+        }
+    }
+
+    /// The oldest event that is held.
+    pub fn oldest(&self) -> Option<EventId> {
+        let state = self.lock();
+        let first = state.history.first();
+        state.history.get(first).map(|entry| entry.event.id)
+    }
+
     /// Waits until this instance knows what `wish` refers to, or cannot be expected to any more.
     pub async fn wait_for(&self, wish: &Wish) {
         if self.retains() {

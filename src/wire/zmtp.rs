@@ -238,12 +238,16 @@ impl Decoder {
                 self.skipping = None;
                 return Ok(Some(Item::TooLong(len)));
             }
-            let Some(head) = Head::read(&buffer[self.whole..]) else {
-                return Ok(None);
-            };
-            if head.flags & !(MORE | LONG | COMMAND) != 0 {
+            let begun = &buffer[self.whole..];
+            if begun
+                .first()
+                .is_some_and(|flags| flags & !(MORE | LONG | COMMAND) != 0)
+            {
                 return Err(Wrong("it sends what is no frame of ZeroMQ".to_owned()));
             }
+            let Some(head) = Head::read(begun) else {
+                return Ok(None);
+            };
             if head.flags & COMMAND != 0 {
                 return self.command(&head, buffer);
             }

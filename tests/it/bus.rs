@@ -2,6 +2,7 @@
 
 mod lines;
 mod nats;
+mod on_demand;
 mod redis;
 mod webhook;
 mod zeromq;

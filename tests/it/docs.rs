@@ -66,6 +66,7 @@ fn owner(heading: &str) -> &'static str {
         "`wsevent tail`" => "tail",
         "`wsevent publish`" => "publish",
         "`wsevent proxy`" => "proxy",
+        "`wsevent forwarder`" => "forwarder",
         "The hop and both clients" => "connections",
         "The hop and the proxy" => "servers",
         "All" => "all",
@@ -119,6 +120,7 @@ async fn the_readme_names_exactly_the_flags_there_are() {
         ("tail", flags_of(&["tail", "--help"]).await),
         ("publish", flags_of(&["publish", "--help"]).await),
         ("proxy", flags_of(&["proxy", "--help"]).await),
+        ("forwarder", flags_of(&["forwarder", "--help"]).await),
     ];
     let mut flags = Flags::new();
     for (command, own) in &commands {
@@ -129,8 +131,10 @@ async fn the_readme_names_exactly_the_flags_there_are() {
                 .filter(|(_, flags)| flags.get(name) == Some(flag));
             let same: Vec<_> = same.map(|(command, _)| *command).collect();
             let owner = match same[..] {
-                ["hop", "tail", "publish", "proxy"] => "all",
-                ["hop", "tail", "publish"] => "connections",
+                ["hop", "tail", "publish", "proxy", "forwarder"] => "all",
+                // Of messages and peers that are not events and upstreams.
+                _ if *command == "forwarder" => command,
+                ["hop", "tail", "publish", ..] => "connections",
                 ["hop", "proxy"] => "servers",
                 _ => command,
             };
@@ -163,6 +167,7 @@ async fn every_flag_has_a_variable_named_after_it() {
         &["tail", "--help"],
         &["publish", "--help"],
         &["proxy", "--help"],
+        &["forwarder", "--help"],
     ] {
         for (name, flag) in flags_of(args).await {
             let name = name

@@ -5,11 +5,14 @@ use redis::{Cmd, Pipeline, Value};
 
 use super::super::Sent;
 use super::connection::{Connection, good, refusal};
-use crate::event::Event;
+use crate::event::{Event, EventId};
 use crate::source::refusal::{Verdict, verdict};
 
 /// After so many failures in a row events are sent one by one: so it shows which of them it is that the server cannot take.
 const PATIENCE: u32 = 2;
+
+/// More than so many bytes a server may be told not to take: so is the least that can be set as `proto-max-bulk-len`.
+const LEAST_LIMIT: usize = 1 << 20;
 
 /// Whether the commands of a batch are done together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub enum Together {
 pub struct Sending {
     /// How often it has failed in a row.
     failures: u32,
+    /// A large event that was sent by itself when the connection was lost.
+    suspect: Option<EventId>,
 }
 
 impl Sending {
@@ -38,13 +43,59 @@ impl Sending {
     ) -> Result<Option<Value>> {
         let result = match self.failures < PATIENCE {
             true => send_all(connection, commands, together, sent).await,
-            false => send_each(connection, commands, sent).await,
+            false => self.send_each(connection, commands, sent).await,
         };
         self.failures = match result {
             Ok(_) => 0,
             Err(_) => self.failures + 1,
         };
         result
+    }
+
+    async fn send_each(
+        &mut self,
+        connection: &mut Connection,
+        commands: Vec<(&Event, Cmd)>,
+        sent: &mut Vec<Sent>,
+    ) -> Result<Option<Value>> {
+        let mut last = None;
+        for (event, command) in commands {
+            match connection.ask(&command).await {
+                Ok(Value::ServerError(error)) => {
+                    let refusal = refusal(&error);
+                    // What is wrong with the server or with our rights has names of its own; this is about the event.
+                    let is_about_event =
+                        error.code() == "ERR" && verdict(&refusal) == Verdict::Away;
+                    if !is_about_event {
+                        return Err(refusal);
+                    }
+                    sent.push(Sent::Refused(refusal.to_string()));
+                }
+                Ok(answer) => {
+                    last = Some(answer);
+                    sent.push(Sent::Taken(event.id));
+                }
+                Err(error) => {
+                    self.suspect(event, sent);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(last)
+    }
+
+    /// The connection was lost over an event. Of one that is too large for it the server says so before it closes the connection, but
+    /// that is mostly lost with what we were writing.
+    fn suspect(&mut self, event: &Event, sent: &mut Vec<Sent>) {
+        if event.payload.bytes.len() < LEAST_LIMIT {
+            return;
+        }
+        if self.suspect.replace(event.id) == Some(event.id) {
+            sent.push(Sent::Refused(
+                "the server closes the connection when it is sent so much at once (see proto-max-bulk-len in its configuration)"
+                    .to_owned(),
+            ));
+        }
     }
 }
 
@@ -77,32 +128,6 @@ async fn send_all(
             }
             answer => {
                 last = Some(good(answer)?);
-                sent.push(Sent::Taken(event.id));
-            }
-        }
-    }
-    Ok(last)
-}
-
-async fn send_each(
-    connection: &mut Connection,
-    commands: Vec<(&Event, Cmd)>,
-    sent: &mut Vec<Sent>,
-) -> Result<Option<Value>> {
-    let mut last = None;
-    for (event, command) in commands {
-        match connection.ask(&command).await? {
-            Value::ServerError(error) => {
-                let refusal = refusal(&error);
-                // What is wrong with the server or with our rights has names of its own; this is about the event.
-                let is_about_event = error.code() == "ERR" && verdict(&refusal) == Verdict::Away;
-                if !is_about_event {
-                    return Err(refusal);
-                }
-                sent.push(Sent::Refused(refusal.to_string()));
-            }
-            answer => {
-                last = Some(answer);
                 sent.push(Sent::Taken(event.id));
             }
         }

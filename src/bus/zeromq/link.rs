@@ -118,6 +118,8 @@ pub struct Incoming<S> {
     buffer: BytesMut,
     decoder: Decoder,
     outgoing: Arc<Outgoing>,
+    /// So many bytes are read at once.
+    chunk: usize,
     /// Whether the peer answers pings, and knows subscriptions that are commands.
     pub knows_commands: bool,
     /// After so long a silence it is asked whether it is there, and given up after two.
@@ -183,6 +185,8 @@ where
         buffer,
         decoder,
         outgoing: terms.outgoing.clone(),
+        // Of those who send little there may be many.
+        chunk: terms.most.min(CHUNK),
         knows_commands,
         patience: terms.patience,
     };
@@ -212,7 +216,7 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
             if !items.is_empty() {
                 return Ok(());
             }
-            self.buffer.reserve(CHUNK);
+            self.buffer.reserve(self.chunk);
             let reading = self.reader.read_buf(&mut self.buffer);
             match timeout(self.patience, reading).await {
                 Ok(Ok(0)) => bail!("it closed the connection"),

@@ -141,8 +141,8 @@ pub fn welcome(joined: &Joined, via: &Via) -> Bytes {
     preface.into()
 }
 
-/// Joins a link to `log`, once it can be told how far it can go on.
-pub async fn join(log: &EventLog, hello: &Hello) -> Result<Joined> {
+/// Joins a link to `log`, once it can be told how far it can go on; and what it wants.
+pub async fn join(log: &EventLog, hello: &Hello) -> Result<(Joined, Wish)> {
     if hello.id == Some(log.origin()) {
         bail!("it is this instance itself");
     }
@@ -154,5 +154,5 @@ pub async fn join(log: &EventLog, hello: &Hello) -> Result<Joined> {
         hop::StateWish::Yes => StateWish::Yes,
         hop::StateWish::Missed => StateWish::Missed,
     };
-    Ok(log.subscribe_with(Format::Hop, &wish, wants))
+    Ok((log.subscribe_with(Format::Hop, &wish, wants), wish))
 }

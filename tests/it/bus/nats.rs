@@ -1,6 +1,7 @@
 //! NATS and JetStream: a real server, nats-py beside us, and what happens when the server goes.
 
 mod core;
+mod deep;
 mod durable;
 mod login;
 mod replicas;

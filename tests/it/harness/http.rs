@@ -1,5 +1,6 @@
 //! Streams over plain HTTP: somebody else's server, played byte by byte, and a reader of a hop's NDJSON.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -155,7 +156,11 @@ impl Ndjson {
     }
 
     pub async fn at(hop: &Hop, target: &str) -> Self {
-        let connecting = TcpStream::connect(hop.address);
+        Self::to(hop.address, target).await
+    }
+
+    pub async fn to(address: SocketAddr, target: &str) -> Self {
+        let connecting = TcpStream::connect(address);
         let socket = within_guard("a connection", connecting).await;
         let mut reader = Self(BufReader::new(socket.expect("it listens")));
         let request = format!(

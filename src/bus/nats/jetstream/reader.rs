@@ -11,23 +11,17 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tracing::warn;
 
-use super::super::super::{Arrival, Bus};
+use super::super::super::{Arrival, Begin, Begun, Bus};
 use super::super::connection::{Connection, Trouble};
 use super::super::header;
 use super::store::{self, Store};
 use crate::event::{self, Event, EventId, Origin};
 use crate::stream::history::Limits;
 
-/// So many messages are asked for at once, at most.
-const MOST: usize = 2_048;
-/// So many bytes; more only if one message may be longer.
-const MOST_BYTES: usize = 8 << 20;
 /// How long the server keeps a question for more.
 const EXPIRES: Duration = Duration::from_secs(30);
 /// How often it says that it has nothing.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How long it keeps the place of a reader that is gone.
-const GONE_AFTER: Duration = Duration::from_secs(30);
 
 /// Reads a stream.
 pub struct Reader {
@@ -37,7 +31,33 @@ pub struct Reader {
     reading: Option<Reading>,
     /// What has been found missing, and is not told yet.
     missing: Vec<Arrival>,
+    /// So many of the next messages are before the place that was wanted.
+    skip: u64,
+    portion: Portion,
 }
+
+/// How much is asked for at once, at most.
+#[derive(Debug, Clone, Copy)]
+struct Portion {
+    messages: usize,
+    /// More only if one message may be longer.
+    bytes: usize,
+    /// How long the server keeps the place of a reader that asks for nothing: it is gone, or waits for somebody who is slow.
+    idle: Duration,
+}
+
+/// For a log, which takes all that comes.
+const LARGE: Portion = Portion {
+    messages: 2_048,
+    bytes: 8 << 20,
+    idle: Duration::from_secs(30),
+};
+/// For one subscriber, who may take his time.
+const SMALL: Portion = Portion {
+    messages: 256,
+    bytes: 1 << 20,
+    idle: Duration::from_secs(120),
+};
 
 /// A place in a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +76,8 @@ struct Reading {
 /// What the server sends from a place on.
 struct Consumer {
     messages: pull::Stream,
+    /// So many are handed on at once, at most.
+    most: usize,
     /// So many it has sent.
     sent: u64,
     /// Whether there was more behind the last of these.
@@ -76,6 +98,8 @@ impl Reader {
             place: None,
             reading: None,
             missing: Vec::new(),
+            skip: 0,
+            portion: LARGE,
         }
     }
 
@@ -129,7 +153,7 @@ impl Reader {
         let from = reading.start(&bus, &limits).await?;
         let mut past = Past::new(limits);
         let mut at = from.saturating_sub(1);
-        let mut pending = reading.consume(&bus, from).await?;
+        let mut pending = reading.consume(&bus, self.portion, from).await?;
         while pending > 0 && at < last {
             let mut messages = Vec::new();
             reading.next(&bus, &mut messages).await?;
@@ -148,6 +172,34 @@ impl Reader {
         Ok(past.events.into())
     }
 
+    async fn begin(&mut self, begin: Begin) -> Result<Option<Begun>> {
+        let bus = self.bus.clone();
+        self.portion = SMALL;
+        let reading = self.reading.as_mut().expect("it is connected");
+        reading.store.update(&reading.connection).await?;
+        let origin = reading.store.origin();
+        let (first, last) = (reading.store.first(), reading.store.last());
+        let wanted = match begin {
+            Begin::First => first,
+            Begin::Last(count) => reading.before_end(&bus, count).await?,
+            Begin::After(id) if id.origin == origin && id.seq < last => id.seq + 1,
+            Begin::After(_) => return Ok(None),
+        };
+        let from = wanted.max(first);
+        let count = reading.consume(&bus, self.portion, from).await?;
+        self.place = Some(Place {
+            origin,
+            last: from - 1,
+        });
+        if let Begin::Last(wanted) = begin {
+            self.skip = count.saturating_sub(wanted);
+        }
+        let (_, subject) = store::names(&bus);
+        let lost = (from > wanted).then(|| subject.is_none().then_some(from - wanted));
+        let count = count - self.skip;
+        Ok((count > 0).then_some(Begun { count, lost }))
+    }
+
     async fn next(&mut self, arrivals: &mut Vec<Arrival>) -> Result<()> {
         if !self.missing.is_empty() {
             arrivals.append(&mut self.missing);
@@ -160,13 +212,20 @@ impl Reader {
             last: reading.store.last(),
         });
         if reading.consumer.is_none() {
-            reading.consume(&bus, place.last + 1).await?;
+            reading.consume(&bus, self.portion, place.last + 1).await?;
         }
         let was_behind = reading.is_behind();
         let mut messages = Vec::new();
         reading.next(&bus, &mut messages).await?;
         let is_before = |message: &Numbered| message.seq <= place.last;
         messages.retain(|message| !is_before(message));
+        let skipped = messages
+            .len()
+            .min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+        self.skip -= skipped as u64;
+        if let Some(last) = messages.drain(..skipped).last() {
+            place.last = last.seq;
+        }
         // Who is behind may have been overtaken by what the stream lets go of.
         let mut before = place.last;
         let has_hole = messages.iter().any(|message| {
@@ -208,7 +267,9 @@ impl super::super::super::Reader for Reader {
             };
             // Whether it may be read shows here, and not only behind what was promised.
             if let Some(place) = self.place {
-                reading.consume(&self.bus, place.last + 1).await?;
+                reading
+                    .consume(&self.bus, self.portion, place.last + 1)
+                    .await?;
             }
             self.reading = Some(reading);
             Ok(())
@@ -217,6 +278,10 @@ impl super::super::super::Reader for Reader {
 
     fn past(&mut self, limits: Limits) -> BoxFuture<'_, Result<Vec<Event>>> {
         Box::pin(self.past(limits))
+    }
+
+    fn begin(&mut self, begin: Begin) -> BoxFuture<'_, Result<Option<Begun>>> {
+        Box::pin(self.begin(begin))
     }
 
     fn next<'a>(&'a mut self, arrivals: &'a mut Vec<Arrival>) -> BoxFuture<'a, Result<()>> {
@@ -240,12 +305,7 @@ impl Reading {
             None => count,
             Some(_) => {
                 // Those with this subject are spread over the others, evenly as far as anybody knows.
-                let (counter, matching) = self.consumer(bus, first).await?;
-                let name = &counter.cached_info().name;
-                let stream = &self.store.info.config.name;
-                let context = &self.store.context;
-                // It is of no further use; if it stays, then not for long.
-                let _ = context.delete_consumer_from_stream(name, stream).await;
+                let matching = self.count(bus, first).await?;
                 let all = last.saturating_sub(first).saturating_add(1);
                 let each = all as f64 / matching.max(1) as f64;
                 (count as f64 * each).ceil() as u64
@@ -254,20 +314,46 @@ impl Reading {
         Ok((last + 1).saturating_sub(span).max(first))
     }
 
+    /// The number of a message of which at least `count` of those that are read follow, itself included; of the first, if there are fewer.
+    async fn before_end(&self, bus: &Bus, count: u64) -> Result<u64> {
+        let (first, end) = (self.store.first(), self.store.last() + 1);
+        // As many as numbers, if none is missing or of another subject; else a multiple.
+        let mut span = count;
+        loop {
+            let from = end.saturating_sub(span).max(first);
+            if from == first || self.count(bus, from).await? >= count {
+                return Ok(from);
+            }
+            span = span.saturating_mul(4);
+        }
+    }
+
+    /// How many messages there are to read from this one on.
+    async fn count(&self, bus: &Bus, from: u64) -> Result<u64> {
+        let (counter, count) = self.consumer(bus, LARGE.idle, from).await?;
+        let name = &counter.cached_info().name;
+        let stream = &self.store.info.config.name;
+        let context = &self.store.context;
+        // It is of no further use; if it stays, then not for long.
+        let _ = context.delete_consumer_from_stream(name, stream).await;
+        Ok(count)
+    }
+
     /// Has the server send what is there from the message `from` on. How many these are.
-    async fn consume(&mut self, bus: &Bus, from: u64) -> Result<u64> {
-        let (consumer, pending) = self.consumer(bus, from).await?;
+    async fn consume(&mut self, bus: &Bus, portion: Portion, from: u64) -> Result<u64> {
+        let (consumer, pending) = self.consumer(bus, portion.idle, from).await?;
         let longest = self.connection.client.max_payload();
         let messages = consumer
             .stream()
-            .max_messages_per_batch(MOST)
-            .max_bytes_per_batch(MOST_BYTES.max(longest * 2))
+            .max_messages_per_batch(portion.messages)
+            .max_bytes_per_batch(portion.bytes.max(longest * 2))
             .expires(EXPIRES)
             .heartbeat(HEARTBEAT)
             .messages();
         let messages = messages.await.map_err(|error| anyhow!("{error}"))?;
         self.consumer = Some(Consumer {
             messages,
+            most: portion.messages,
             sent: 0,
             is_behind: pending > 0,
         });
@@ -277,6 +363,7 @@ impl Reading {
     async fn consumer(
         &self,
         bus: &Bus,
+        idle: Duration,
         from: u64,
     ) -> Result<(jetstream::consumer::Consumer<pull::Config>, u64)> {
         let (name, subject) = store::names(bus);
@@ -289,7 +376,7 @@ impl Reading {
             filter_subject: subject.unwrap_or_default().to_owned(),
             memory_storage: true,
             num_replicas: 1,
-            inactive_threshold: GONE_AFTER,
+            inactive_threshold: idle,
             ..pull::Config::default()
         };
         let creating = self.store.context.create_consumer_on_stream(config, name);
@@ -330,7 +417,7 @@ impl Reading {
             return Err(connection.over().await);
         };
         messages.push(consumer.take(first, bus, origin)?);
-        while messages.len() < MOST {
+        while messages.len() < consumer.most {
             match consumer.messages.next().now_or_never().flatten() {
                 // What has come before an error is good.
                 Some(Err(_)) | None => break,
