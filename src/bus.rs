@@ -173,7 +173,11 @@ impl Bus {
 
     /// What finds in it what was long ago, if it keeps that.
     pub(crate) fn archive(self: &Arc<Self>) -> Option<Box<dyn Archive>> {
-        None
+        match &self.address.kind {
+            #[cfg(feature = "redis")]
+            Kind::RedisStream { .. } => Some(Box::new(redis::stream::Archive::new(self.clone()))),
+            _ => None,
+        }
     }
 
     /// What writes to it.

@@ -2,13 +2,15 @@
 //!
 //! - [`entry`]: an entry, and the event that it is.
 //! - [`place`]: where in the stream somebody is, and what the server says of it: so it is known what is missing.
-//! - [`reader`], [`writer`].
+//! - [`reader`], [`writer`]; and [`archive`], for what is longer ago than a log goes back.
 
+mod archive;
 mod entry;
 mod place;
 mod reader;
 mod writer;
 
+pub use archive::Archive;
 pub use reader::Reader;
 pub use writer::Writer;
 

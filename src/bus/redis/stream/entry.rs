@@ -27,6 +27,11 @@ pub struct EntryId {
 impl EntryId {
     /// Before all entries: none has this id.
     pub const ZERO: Self = Self { ms: 0, n: 0 };
+    /// Behind all entries.
+    pub const MAX: Self = Self {
+        ms: u64::MAX,
+        n: u64::MAX,
+    };
 
     /// The next one that an entry may have.
     pub fn next(self) -> Self {
@@ -164,6 +169,7 @@ pub struct Naming {
 /// So many bits of a number are for `n`, and the rest for `ms`.
 const N_BITS: u32 = 22;
 const MS_BITS: u32 = u64::BITS - N_BITS;
+const N_MASK: u64 = (1 << N_BITS) - 1;
 
 impl Naming {
     /// Of the stream of this key at the server of this URL.
@@ -194,8 +200,27 @@ impl Naming {
             (0, 0) => self.origin,
             (ms, n) => Origin::store(fnv1a(&format!("{} {ms}/{n}", self.name))),
         };
-        let seq = entry.ms << N_BITS | entry.n & ((1 << N_BITS) - 1);
+        let seq = entry.ms << N_BITS | entry.n & N_MASK;
         EventId { origin, seq }
+    }
+
+    /// The origin of entries whose ids have room in a number.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The number of an entry whose id has room in one.
+    pub fn number(entry: EntryId) -> Option<u64> {
+        let fits = (entry.ms >> MS_BITS, entry.n >> N_BITS) == (0, 0);
+        fits.then_some(entry.ms << N_BITS | entry.n)
+    }
+
+    /// The id of the entry that has this number.
+    pub fn entry_id(number: u64) -> EntryId {
+        EntryId {
+            ms: number >> N_BITS,
+            n: number & N_MASK,
+        }
     }
 }
 
@@ -280,11 +305,18 @@ fn object(fields: &[(Bytes, Bytes)]) -> Bytes {
 
 /// How many entries to ask for, so that an answer is neither tiny nor huge: the server and we have it in memory as a whole.
 #[derive(Debug)]
-pub struct Page(usize);
+pub struct Page {
+    count: usize,
+    /// How large one is, about.
+    each: usize,
+}
 
 impl Default for Page {
     fn default() -> Self {
-        Self(128)
+        Self {
+            count: 128,
+            each: Self::BYTES / 128,
+        }
     }
 }
 
@@ -292,11 +324,16 @@ impl Page {
     /// At most.
     const MOST: usize = 1_024;
     /// About so many bytes are wanted.
-    const BYTES: usize = 2 << 20;
+    pub const BYTES: usize = 2 << 20;
 
     /// So many.
     pub fn count(&self) -> usize {
-        self.0
+        self.count
+    }
+
+    /// So many, if so many bytes are enough.
+    pub fn count_for(&self, bytes: usize) -> usize {
+        (bytes / self.each).clamp(1, self.count)
     }
 
     /// From how large these are, it is known what the next ones will be like.
@@ -305,8 +342,9 @@ impl Page {
         if entries.is_empty() {
             return;
         }
-        let fit = (Self::BYTES / bytes.div_ceil(entries.len())).clamp(1, Self::MOST);
-        self.0 = fit.min(self.0 * 2);
+        self.each = bytes.div_ceil(entries.len());
+        let fit = (Self::BYTES / self.each).clamp(1, Self::MOST);
+        self.count = fit.min(self.count * 2);
     }
 }
 

@@ -267,3 +267,43 @@ impl super::super::super::Reader for Reader {
         Box::pin(self.read_on(arrivals))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn page(count: u64) -> Vec<Entry> {
+        let entry = |ms| Entry {
+            id: EntryId { ms, n: 0 },
+            fields: vec![("data".into(), Bytes::from(vec![0; 996]))],
+        };
+        (1..=count).rev().map(entry).collect()
+    }
+
+    #[test]
+    fn what_is_kept_is_what_a_history_has_room_for() {
+        let unlimited = Limits::from(1 << 30);
+        let mut kept = Kept::new(unlimited);
+        assert!(kept.take(page(10)), "there may be more");
+        assert_eq!(kept.entries.len(), 10);
+        let limits = [
+            Limits::from(3_000 + 3 * size_of::<Event>()),
+            Limits {
+                count: Some(3),
+                ..unlimited
+            },
+        ];
+        for limits in limits {
+            let mut kept = Kept::new(limits);
+            assert!(!kept.take(page(10)));
+            assert_eq!(kept.entries, page(10)[..3], "the newest");
+        }
+        let mut kept = Kept::new(Limits {
+            age: Some(Duration::from_secs(60)),
+            ..unlimited
+        });
+        assert!(!kept.take(page(10)), "they are from 1970");
+        assert!(kept.entries.is_empty());
+    }
+}

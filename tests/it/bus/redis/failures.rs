@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::{Poster, assert_once, missing, next};
 use crate::harness::http::Ndjson;
 use crate::harness::redis::{DURABLE, Redis};
+use crate::harness::wire::Wire;
 use crate::harness::within_guard;
 use crate::harness::wsevent::Hop;
 
@@ -164,4 +165,28 @@ async fn what_is_published_on_a_channel_while_nobody_listens_may_be_missing() {
     assert_eq!(next(&mut reader).await.1, "2");
     server.tell(&["PUBLISH", "events", "3"]).await;
     assert_eq!(next(&mut reader).await.1, "3");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_under_way_when_a_connection_was_cut_is_there_once() {
+    let server = Redis::start().await;
+    let wire = Wire::to(server.address());
+    let url = format!("redis+stream://{}/0?stream=events", wire.address());
+    let flags = ["--bus", &url, "--accept-publish", "--history", "64MiB"];
+    let hop = Hop::start(&flags).await;
+    hop.logged("upstream connected").await;
+    hop.logged("downstream connected").await;
+    let mut load = Load::on(&hop, "all").await;
+    for _ in 0..20 {
+        load.goes_on(100).await;
+        wire.cut(server.address());
+    }
+    load.goes_on(100).await;
+    let acknowledged = load.ends().await;
+    let there = server.field("events", "data").await;
+    assert_once(there.iter().map(String::as_str));
+    let there: HashSet<_> = there.into_iter().collect();
+    for text in acknowledged {
+        assert!(there.contains(&text), "{text} is missing");
+    }
 }

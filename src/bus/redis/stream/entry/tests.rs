@@ -65,6 +65,9 @@ fn what_others_write_has_the_same_id_everywhere() {
     assert_eq!(first.to_string(), "BJJ5ERD320TGG-7397540102659899399");
     assert_eq!(first.seq, 1_763_711_000_123 << 22 | 7);
     assert!(!first.origin.counts());
+    assert_eq!(Naming::number(id("1763711000123-7")), Some(first.seq));
+    assert_eq!(Naming::entry_id(first.seq), id("1763711000123-7"));
+    assert_eq!(Naming::number(id("1-4194304")), None);
     let mut last = naming.event_id(EntryId::ZERO);
     for larger in ["0-1", "0-4194303", "1-0", "4398046511103-4194303"] {
         let larger = naming.event_id(id(larger));
@@ -155,6 +158,8 @@ fn pages_are_as_large_as_fits() {
         page.learn(&small);
     }
     assert_eq!(page.count(), Page::MOST);
+    assert_eq!(page.count_for(50), 10, "of five bytes");
+    assert_eq!(page.count_for(1), 1);
     page.learn(&[entry(&[("data", &vec![0; Page::BYTES])])]);
     assert_eq!(page.count(), 1);
     page.learn(&[]);
