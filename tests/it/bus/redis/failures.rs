@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -189,4 +190,34 @@ async fn what_was_under_way_when_a_connection_was_cut_is_there_once() {
     for text in acknowledged {
         assert!(there.contains(&text), "{text} is missing");
     }
+}
+
+#[tokio::test]
+async fn what_a_server_that_stood_still_had_before_it_is_there_once() {
+    const EACH: usize = 500;
+    let server = Redis::start().await;
+    let url = server.stream("out");
+    let flags = ["--forward", &url, "--ping-interval", "100ms"];
+    let hop = Hop::quiet(&[&flags[..], &["--accept-publish"]].concat()).await;
+    hop.logged("downstream connected").await;
+    let mut poster = Poster::of(&hop).await;
+    let mut expected = Vec::new();
+    for round in 1..=5 {
+        server.signal(Signal::STOP);
+        let padding = "x".repeat(500);
+        let texts: Vec<_> = (0..EACH)
+            .map(|at| format!("{round}.{at} {padding}"))
+            .collect();
+        let (head, body) = poster.lines(&texts).await;
+        assert_eq!(head.status, 202, "{body}");
+        expected.extend(texts);
+        hop.logged_times("downstream lost", round).await;
+        server.signal(Signal::CONT);
+        hop.logged_times("downstream connected", round + 1).await;
+        within_guard("all of it", async {
+            while server.ask::<usize>(&["XLEN", "out"]).await < expected.len() {}
+        })
+        .await;
+    }
+    assert!(server.field("out", "data").await == expected, "not once");
 }
