@@ -127,7 +127,9 @@ impl Origin<'_> {
         }
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("wsevent-resumed, wsevent-snapshot, wsevent-instance, retry-after"),
+            HeaderValue::from_static(
+                "wsevent-resumed, wsevent-snapshot, wsevent-instance, retry-after",
+            ),
         );
     }
 
