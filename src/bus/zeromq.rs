@@ -60,7 +60,7 @@ use publisher::{PATIENCE, Publisher};
 /// What a message may have beside the payload, in bytes: topic, header line, the heads of frames.
 const BESIDE: usize = 16 << 10;
 /// A peer says what it subscribes to right behind the handshake. For so long that is waited for: what is sent before is for nobody.
-const SETTLING: Duration = Duration::from_millis(200);
+const SETTLING: Duration = Duration::from_secs(1);
 /// The longest topic that becomes a key, in bytes.
 const MAX_KEY: usize = 1 << 10;
 
