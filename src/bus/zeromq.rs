@@ -7,7 +7,7 @@
 //! more, the payload is a JSON array of those behind the topic: strings, or `{"data_base64":…}` where one is not UTF-8.
 //!
 //! **Forwarded** is a message of topic and payload, or of the payload alone without a topic; with `--bus-envelope always` the line of the
-//! [envelope](super::envelope) is before the payload, and who consumes it knows the event again.
+//! [`envelope`] is before the payload, and who consumes it knows the event again.
 //!
 //! ZeroMQ confirms nothing. What is forwarded counts as taken when it is on its way to those who subscribe at that moment; what nobody
 //! has subscribed to is dropped, and that a subscriber has gone is noticed by nobody. Where this side binds, a subscriber that
