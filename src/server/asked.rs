@@ -195,6 +195,7 @@ impl Asked<'_> {
             let name = header::SEC_WEBSOCKET_PROTOCOL;
             response.headers_mut().insert(name, subprotocol);
         }
+        answer::add_instance(response.headers_mut(), log);
         answer::add_state(response.headers_mut(), &joined);
         let outbox = &lease.stream.connections.outbox;
         let publish = publish.map(|labels| Box::new(Publishing::new(labels, outbox.clone())));

@@ -8,6 +8,7 @@ mod browser;
 mod bus;
 mod chain;
 mod cli;
+mod compose;
 mod config;
 mod docs;
 mod flags;

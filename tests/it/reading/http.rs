@@ -295,6 +295,34 @@ async fn pages_of_other_origins_may_read_where_that_is_allowed() {
     }
 }
 
+#[tokio::test]
+async fn answers_name_the_instance_that_serves() {
+    let hop = Hop::quiet(&["--allow-origin", "null"]).await;
+    let mut client = Client::connect(hop.address).await;
+    let (_, body) = client.get("/", &[("Accept", "application/json")]).await;
+    let list: serde_json::Value = serde_json::from_str(&body).expect("it is JSON");
+    let origin = list["streams"][0]["origin"].as_str().expect("an id");
+    let page = ("Origin", "null");
+    let ndjson = ("Accept", "application/x-ndjson");
+    let second = Stream::open_second(hop.address, "/events", &[SSE, page]).await;
+    let mut heads = vec![second.head];
+    for headers in [
+        vec![HOST, SSE, page],
+        vec![HOST, ndjson, page],
+        [&HANDSHAKE[..], &[page]].concat(),
+    ] {
+        let mut client = Client::connect(hop.address).await;
+        client.send(request("GET /events HTTP/1.1", &headers)).await;
+        heads.push(client.head().await);
+    }
+    for head in heads {
+        assert_eq!(head.header("wsevent-instance"), origin, "{head:?}");
+        // A page may see it.
+        let exposed = head.header("access-control-expose-headers");
+        assert!(exposed.contains("wsevent-instance") || head.status == 101);
+    }
+}
+
 /// The beginning of an HTTP/2 connection (RFC 9113, section 3.4): the preface, and empty settings.
 #[tokio::test]
 async fn http_2_may_arrive_in_pieces() {
