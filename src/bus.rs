@@ -104,7 +104,17 @@ impl Bus {
 
     /// Whether a reader can [begin](Reader::begin) anywhere in what it keeps.
     fn has_places(&self) -> bool {
-        matches!(self.address.kind, Kind::JetStream { .. })
+        self.is_durable()
+    }
+
+    /// Whether it may know where an event of this origin is.
+    fn finds(&self, origin: Origin) -> bool {
+        match self.address.kind {
+            // Ours are there under numbers that the id does not tell.
+            Kind::JetStream { .. } => !origin.counts(),
+            Kind::RedisStream { .. } => true,
+            _ => false,
+        }
     }
 }
 

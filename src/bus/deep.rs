@@ -74,7 +74,7 @@ impl Archive {
         joined: &mut Joined,
     ) -> Option<Box<Deep>> {
         // State comes first where it is kept; what was before it nobody needs.
-        let begin = begin(log, wish, joined).filter(|_| !log.retains())?;
+        let begin = self.begin(log, wish, joined).filter(|_| !log.retains())?;
         match timeout(PATIENCE, self.open(log, format, begin)).await {
             Ok(Ok(found)) => {
                 let (deep, found) = found?;
@@ -105,6 +105,31 @@ impl Archive {
         None
     }
 
+    /// Where in what is kept that is; none if the log has it all.
+    fn begin(&self, log: &EventLog, wish: &Wish, joined: &Joined) -> Option<Begin> {
+        // The first that there ever was.
+        let is_first = |id: EventId| !id.origin.counts() && id.seq == 1;
+        let holds_all = || log.oldest().is_some_and(is_first);
+        match wish {
+            Wish::Live => None,
+            Wish::All => Some(Begin::First).filter(|_| !holds_all()),
+            Wish::Last(count) => {
+                Some(Begin::Last(*count)).filter(|_| *count > joined.backlog && !holds_all())
+            }
+            Wish::After(id) => self.after(id.parse().ok()?, joined),
+            // Links say so of each origin; of one it is a place.
+            Wish::Beyond { have, .. } => match have[..] {
+                [id] => self.after(id, joined),
+                _ => None,
+            },
+        }
+    }
+
+    fn after(&self, id: EventId, joined: &Joined) -> Option<Begin> {
+        let is_lacking = joined.resumed != Resumed::Yes && self.bus.finds(id.origin);
+        is_lacking.then_some(Begin::After(id))
+    }
+
     async fn open(
         &self,
         log: &Arc<EventLog>,
@@ -130,30 +155,6 @@ impl Archive {
         };
         Ok(Some((deep, begun)))
     }
-}
-
-/// Where in what is kept that is; none if the log has it all.
-fn begin(log: &EventLog, wish: &Wish, joined: &Joined) -> Option<Begin> {
-    // The first that there ever was.
-    let is_first = |id: EventId| !id.origin.counts() && id.seq == 1;
-    let holds_all = || log.oldest().is_some_and(is_first);
-    match wish {
-        Wish::Live => None,
-        Wish::All => Some(Begin::First).filter(|_| !holds_all()),
-        Wish::Last(count) => {
-            Some(Begin::Last(*count)).filter(|_| *count > joined.backlog && !holds_all())
-        }
-        Wish::After(id) => after(id.parse().ok()?, joined),
-        // Links say so of each origin; of one store it is a place.
-        Wish::Beyond { have, .. } => match have[..] {
-            [id] => after(id, joined),
-            _ => None,
-        },
-    }
-}
-
-fn after(id: EventId, joined: &Joined) -> Option<Begin> {
-    (joined.resumed != Resumed::Yes && !id.origin.counts()).then_some(Begin::After(id))
 }
 
 impl Deep {

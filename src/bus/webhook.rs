@@ -6,8 +6,8 @@
 //! `ce-time` its time. They are the same however often it is sent, and by whichever hop, so that who keeps them in mind takes it once; another
 //! wsevent does.
 //!
-//! With `--forward-batch N` up to N events that wait are one request, as lines of the [NDJSON](crate::wire::ndjson) that is also served. Its `ce-id` names
-//! the first and the last of them, and when it is sent again, it is of the same events.
+//! With `--forward-batch N` up to N events that wait are one request, as lines of the [NDJSON](crate::wire::ndjson) that is also served. Its
+//! `ce-id` names the first and the last of them, and when it is sent again, it is of the same events; the batches of another hop are others.
 //!
 //! | answer | what it means |
 //! | --- | --- |

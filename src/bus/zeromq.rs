@@ -7,7 +7,7 @@
 //! more, the payload is a JSON array of those behind the topic: strings, or `{"data_base64":…}` where one is not UTF-8.
 //!
 //! **Forwarded** is a message of topic and payload, or of the payload alone without a topic; with `--bus-envelope always` the line of the
-//! [envelope](super::envelope) is before the payload, and who consumes it knows the event again.
+//! [`envelope`] is before the payload, and who consumes it knows the event again.
 //!
 //! ZeroMQ confirms nothing. What is forwarded counts as taken when it is on its way to those who subscribe at that moment; what nobody
 //! has subscribed to is dropped, and that a subscriber has gone is noticed by nobody. Where this side binds, a subscriber that
@@ -60,7 +60,7 @@ use publisher::{PATIENCE, Publisher};
 /// What a message may have beside the payload, in bytes: topic, header line, the heads of frames.
 const BESIDE: usize = 16 << 10;
 /// A peer says what it subscribes to right behind the handshake. For so long that is waited for: what is sent before is for nobody.
-const SETTLING: Duration = Duration::from_millis(200);
+const SETTLING: Duration = Duration::from_secs(1);
 /// The longest topic that becomes a key, in bytes.
 const MAX_KEY: usize = 1 << 10;
 

@@ -19,7 +19,7 @@ socket.linger = -1
 if "heartbeat" in topics:
     topics.remove("heartbeat")
     socket.heartbeat_ivl = 50
-    socket.heartbeat_timeout = 1000
+    socket.heartbeat_timeout = 400
 if "patient" in topics:
     topics.remove("patient")
     socket.sndhwm = socket.rcvhwm = 0

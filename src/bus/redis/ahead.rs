@@ -37,11 +37,13 @@ impl Allowance {
         self.reader.wake();
     }
 
-    /// So many bytes have been read. Not to the byte, if it is set meanwhile: that matters to nobody.
+    /// So many bytes have been read.
     fn spend(&self, bytes: usize) {
-        let left = self.left.load(Ordering::Acquire);
-        self.left
-            .store(left.saturating_sub(bytes), Ordering::Release);
+        // If it is set meanwhile, that must not be undone: nobody would set it again.
+        let spent = |left: usize| Some(left.saturating_sub(bytes));
+        let _ = self
+            .left
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, spent);
     }
 
     fn poll_any(&self, context: &mut Context<'_>) -> Poll<()> {

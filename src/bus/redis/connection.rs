@@ -2,7 +2,6 @@
 //! said over it is the library's.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
@@ -15,7 +14,6 @@ use redis::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tokio_util::either::Either;
 use url::Url;
 
 use super::super::Bus;
@@ -34,8 +32,6 @@ pub struct Connection {
     /// Moves the bytes, and ends with the connection.
     driver: JoinHandle<()>,
     ping_interval: Duration,
-    /// Our end.
-    pub address: SocketAddr,
 }
 
 impl Drop for Connection {
@@ -192,10 +188,6 @@ impl Connection {
     /// Connects to `bus`.
     pub async fn open(bus: &Bus) -> Result<Self> {
         let stream = log_in(bus).await?;
-        let address = match &stream {
-            Either::Left(socket) => socket.local_addr(),
-            Either::Right(tls) => tls.get_ref().0.local_addr(),
-        }?;
         // How long an answer may take, is for us to say.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let connecting =
@@ -205,7 +197,6 @@ impl Connection {
             commands,
             driver: tokio::spawn(driver),
             ping_interval: bus.upstream.ping_interval,
-            address,
         })
     }
 

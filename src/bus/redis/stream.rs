@@ -2,9 +2,11 @@
 //!
 //! - [`entry`]: an entry, and the event that it is.
 //! - [`place`]: where in the stream somebody is, and what the server says of it: so it is known what is missing.
+//! - [`find`]: where somebody begins who wants more of the past than a log holds.
 //! - [`reader`], [`writer`].
 
 mod entry;
+mod find;
 mod place;
 mod reader;
 mod writer;

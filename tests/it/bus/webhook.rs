@@ -272,38 +272,28 @@ async fn another_hop_takes_each_event_once() {
         let target = Hop::quiet(&["--accept-publish"]).await;
         let mut reader = Ndjson::of(&target).await;
         let url = format!("http://{}/events", target.address);
-        // Two hops that have the same events.
         let first = hop(&url, &["--forward-batch", batch]).await;
-        let second = Hop::start(&[
-            "--consume",
-            &first.url,
-            "--forward",
-            &url,
-            "--forward-batch",
-            batch,
-        ])
-        .await;
-        second.logged("upstream connected").await;
-        second.logged("downstream connected").await;
+        // One that has the same events. What it has in a batch may be more, and that has another name.
+        let second = match batch {
+            "1" => Some(Hop::start(&["--consume", &first.url, "--forward", &url]).await),
+            _ => None,
+        };
+        if let Some(second) = &second {
+            second.logged("upstream connected").await;
+            second.logged("downstream connected").await;
+        }
         for (number, labels) in ["", "?type=t&key=k"].into_iter().enumerate() {
-            let ndjson = [("content-type", "application/x-ndjson")];
-            let body = json!({"data": number.to_string()}).to_string();
-            post_to(
-                &first,
-                &format!("/events{labels}"),
-                &ndjson,
-                body.as_bytes(),
-            )
-            .await;
+            let body = number.to_string();
+            post_to(&first, &format!("/events{labels}"), &[], body.as_bytes()).await;
             let event = reader.next().await;
-            assert_eq!(event["data"], number.to_string());
-            let (event_type, key) = (&event["type"], &event["key"]);
-            let expected = if labels.is_empty() {
-                [json!(null), json!(null)]
-            } else {
-                [json!("t"), json!("k")]
+            let expected = match labels {
+                "" => json!([body, null, null]),
+                _ => json!([body, "t", "k"]),
             };
-            assert_eq!([event_type, key], [&expected[0], &expected[1]]);
+            assert_eq!(
+                json!([event["data"], event["type"], event["key"]]),
+                expected
+            );
         }
     }
 }

@@ -27,6 +27,11 @@ pub struct EntryId {
 impl EntryId {
     /// Before all entries: none has this id.
     pub const ZERO: Self = Self { ms: 0, n: 0 };
+    /// Behind all entries.
+    pub const MAX: Self = Self {
+        ms: u64::MAX,
+        n: u64::MAX,
+    };
 
     /// The next one that an entry may have.
     pub fn next(self) -> Self {
@@ -164,6 +169,7 @@ pub struct Naming {
 /// So many bits of a number are for `n`, and the rest for `ms`.
 const N_BITS: u32 = 22;
 const MS_BITS: u32 = u64::BITS - N_BITS;
+const N_MASK: u64 = (1 << N_BITS) - 1;
 
 impl Naming {
     /// Of the stream of this key at the server of this URL.
@@ -194,8 +200,21 @@ impl Naming {
             (0, 0) => self.origin,
             (ms, n) => Origin::store(fnv1a(&format!("{} {ms}/{n}", self.name))),
         };
-        let seq = entry.ms << N_BITS | entry.n & ((1 << N_BITS) - 1);
+        let seq = entry.ms << N_BITS | entry.n & N_MASK;
         EventId { origin, seq }
+    }
+
+    /// The origin of entries whose ids have room in a number.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The id of the entry that has this number.
+    pub fn entry_id(number: u64) -> EntryId {
+        EntryId {
+            ms: number >> N_BITS,
+            n: number & N_MASK,
+        }
     }
 }
 

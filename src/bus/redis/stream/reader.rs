@@ -8,10 +8,11 @@ use futures_util::future::BoxFuture;
 use redis::{Cmd, Pipeline, Value, cmd};
 use tracing::debug;
 
-use super::super::super::{Arrival, Bus};
+use super::super::super::{Arrival, Begin, Begun, Bus};
 use super::super::connection::{Connection, good, in_time};
 use super::Settings;
 use super::entry::{Entry, EntryId, Naming, Page, Reading, entries, entries_read};
+use super::find::Finder;
 use super::place::{Info, Missing, Place};
 use crate::event::{self, Event};
 use crate::stream::history::Limits;
@@ -123,6 +124,28 @@ impl Reader {
         }
         kept.entries.reverse();
         Ok((info, kept.entries))
+    }
+
+    async fn begin_at(&mut self, begin: Begin) -> Result<Option<Begun>> {
+        let finder = Finder {
+            connection: self.connection.as_mut().context("it is not connected")?,
+            naming: &self.naming,
+            key: Settings::of(&self.bus).key,
+            page: &mut self.page,
+        };
+        let Some(found) = finder.find(begin).await? else {
+            return Ok(None);
+        };
+        self.place = Some(Place {
+            last: found.behind,
+            added: None,
+            eldest: EntryId::ZERO,
+        });
+        self.highest = found.behind;
+        Ok(Some(Begun {
+            count: found.count,
+            lost: found.is_interrupted.then_some(None),
+        }))
     }
 
     fn xrevrange(&self, from: Option<EntryId>, count: usize) -> Cmd {
@@ -263,7 +286,51 @@ impl super::super::super::Reader for Reader {
         Box::pin(self.read_past(limits))
     }
 
+    fn begin(&mut self, begin: Begin) -> BoxFuture<'_, Result<Option<Begun>>> {
+        Box::pin(self.begin_at(begin))
+    }
+
     fn next<'a>(&'a mut self, arrivals: &'a mut Vec<Arrival>) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.read_on(arrivals))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn page(count: u64) -> Vec<Entry> {
+        let entry = |ms| Entry {
+            id: EntryId { ms, n: 0 },
+            fields: vec![("data".into(), Bytes::from(vec![0; 996]))],
+        };
+        (1..=count).rev().map(entry).collect()
+    }
+
+    #[test]
+    fn what_is_kept_is_what_a_history_has_room_for() {
+        let unlimited = Limits::from(1 << 30);
+        let mut kept = Kept::new(unlimited);
+        assert!(kept.take(page(10)), "there may be more");
+        assert_eq!(kept.entries.len(), 10);
+        let limits = [
+            Limits::from(3_000 + 3 * size_of::<Event>()),
+            Limits {
+                count: Some(3),
+                ..unlimited
+            },
+        ];
+        for limits in limits {
+            let mut kept = Kept::new(limits);
+            assert!(!kept.take(page(10)));
+            assert_eq!(kept.entries, page(10)[..3], "the newest");
+        }
+        let mut kept = Kept::new(Limits {
+            age: Some(Duration::from_secs(60)),
+            ..unlimited
+        });
+        assert!(!kept.take(page(10)), "they are from 1970");
+        assert!(kept.entries.is_empty());
     }
 }

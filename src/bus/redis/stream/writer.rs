@@ -2,7 +2,6 @@
 //! again, so that it is there once for those, too, who know nothing of its id.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -33,8 +32,6 @@ pub struct Writer {
     unconfirmed: HashSet<EventId>,
     /// Those of them that are in the stream nevertheless.
     found: HashSet<EventId>,
-    /// The last connection, as the server knows it.
-    former: Option<(i64, SocketAddr)>,
 }
 
 impl Writer {
@@ -48,7 +45,6 @@ impl Writer {
             mark: EntryId::ZERO,
             unconfirmed: HashSet::new(),
             found: HashSet::new(),
-            former: None,
         }
     }
 
@@ -78,16 +74,9 @@ impl Writer {
         let attempt = Self::xadd(&self.bus, b"", None);
         self.together = try_out(&mut connection, attempt).await?;
         let has_sent = !self.unconfirmed.is_empty();
-        if let (true, Some(former)) = (has_sent, self.former.take()) {
-            end(&mut connection, former).await?;
-        }
         match has_sent && self.bus.envelope.is_beside() {
             true => self.look_for_sent(&mut connection).await?,
             false => self.look_for_end(&mut connection).await?,
-        }
-        let id = connection.ask(cmd("CLIENT").arg("ID")).await?;
-        if let Value::Int(id) = id {
-            self.former = Some((id, connection.address));
         }
         self.connection = Some(connection);
         Ok(())
@@ -173,16 +162,6 @@ fn allowed(answer: Value) -> Result<Option<Value>> {
         Value::ServerError(error) if error.code() == "NOPERM" => Ok(None),
         answer => good(answer).map(Some),
     }
-}
-
-/// What has been sent on a former connection may still wait at the server, to be done behind what comes now. It is not done if
-/// the connection is ended first. The server may not let us; then it may come twice for those who do not look at ids.
-async fn end(connection: &mut Connection, (id, address): (i64, SocketAddr)) -> Result<()> {
-    let mut kill = cmd("CLIENT");
-    // A server that was restarted may have given the number to somebody else, but hardly with this address.
-    kill.arg("KILL").arg("ID").arg(id);
-    kill.arg("ADDR").arg(address.to_string());
-    connection.ask(&kill).await.map(drop)
 }
 
 impl super::super::super::Writer for Writer {

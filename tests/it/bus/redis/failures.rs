@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{Poster, assert_once, missing, next};
 use crate::harness::http::Ndjson;
 use crate::harness::redis::{DURABLE, Redis};
+use crate::harness::wire::Wire;
 use crate::harness::within_guard;
 use crate::harness::wsevent::Hop;
 
@@ -164,4 +166,58 @@ async fn what_is_published_on_a_channel_while_nobody_listens_may_be_missing() {
     assert_eq!(next(&mut reader).await.1, "2");
     server.tell(&["PUBLISH", "events", "3"]).await;
     assert_eq!(next(&mut reader).await.1, "3");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_under_way_when_a_connection_was_cut_is_there_once() {
+    let server = Redis::start().await;
+    let wire = Wire::to(server.address());
+    let url = format!("redis+stream://{}/0?stream=events", wire.address());
+    let flags = ["--bus", &url, "--accept-publish", "--history", "64MiB"];
+    let hop = Hop::start(&flags).await;
+    hop.logged("upstream connected").await;
+    hop.logged("downstream connected").await;
+    let mut load = Load::on(&hop, "all").await;
+    for _ in 0..20 {
+        load.goes_on(100).await;
+        wire.cut(server.address());
+    }
+    load.goes_on(100).await;
+    let acknowledged = load.ends().await;
+    let there = server.field("events", "data").await;
+    assert_once(there.iter().map(String::as_str));
+    let there: HashSet<_> = there.into_iter().collect();
+    for text in acknowledged {
+        assert!(there.contains(&text), "{text} is missing");
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_that_stood_still_had_before_it_is_there_once() {
+    const EACH: usize = 500;
+    let server = Redis::start().await;
+    let url = server.stream("out");
+    let flags = ["--forward", &url, "--ping-interval", "100ms"];
+    let hop = Hop::quiet(&[&flags[..], &["--accept-publish"]].concat()).await;
+    hop.logged("downstream connected").await;
+    let mut poster = Poster::of(&hop).await;
+    let mut expected = Vec::new();
+    for round in 1..=5 {
+        server.signal(Signal::STOP);
+        let padding = "x".repeat(500);
+        let texts: Vec<_> = (0..EACH)
+            .map(|at| format!("{round}.{at} {padding}"))
+            .collect();
+        let (head, body) = poster.lines(&texts).await;
+        assert_eq!(head.status, 202, "{body}");
+        expected.extend(texts);
+        hop.logged_times("downstream lost", round).await;
+        server.signal(Signal::CONT);
+        hop.logged_times("downstream connected", round + 1).await;
+        within_guard("all of it", async {
+            while server.ask::<usize>(&["XLEN", "out"]).await < expected.len() {}
+        })
+        .await;
+    }
+    assert!(server.field("out", "data").await == expected, "not once");
 }

@@ -69,22 +69,6 @@ async fn a_hop_that_was_restarted_has_what_it_had() {
 }
 
 #[tokio::test]
-async fn the_past_is_read_as_far_as_the_history_goes() {
-    let server = Redis::start().await;
-    for number in 0..300 {
-        server
-            .tell(&["XADD", "s", "*", "data", &number.to_string()])
-            .await;
-    }
-    let hop = Hop::start(&["--consume", &server.stream("s"), "--history-count", "140"]).await;
-    hop.logged("upstream connected").await;
-    Ndjson::at(&hop, "/events?last_event_id=0000000000001-1").await;
-    let mut reader = Ndjson::at(&hop, "/events?history=all").await;
-    let past = told(&mut reader, 140).await;
-    assert_eq!((texts(&past)[0], texts(&past)[139]), ("160", "299"));
-}
-
-#[tokio::test]
 async fn fields_of_others_make_a_payload() {
     let server = Redis::start().await;
     let hop = Hop::consuming(&server.stream("s")).await;
@@ -240,5 +224,87 @@ async fn large_entries_are_read_and_written() {
     let mut reader = Ndjson::at(&lower, "/events?history=all").await;
     for event in told(&mut reader, 5).await {
         assert!(event.1 == large);
+    }
+}
+
+#[tokio::test]
+async fn what_the_log_has_let_go_of_comes_from_the_server() {
+    let server = Redis::start().await;
+    let mut connection = server.connect().await;
+    let mut all = redis::pipe();
+    for number in 0..3_000 {
+        all.cmd("XADD").arg("s").arg("*").arg("data").arg(number);
+        all.ignore();
+    }
+    all.query_async::<()>(&mut connection)
+        .await
+        .expect("it does");
+    let url = server.stream("s");
+    let hop = Hop::start(&["--consume", &url, "--history-count", "100"]).await;
+    hop.logged("upstream connected").await;
+    let mut reader = Ndjson::at(&hop, "/events?history=all").await;
+    let whole = told(&mut reader, 3_000).await;
+    let numbers: Vec<_> = (0..3_000).map(|number| number.to_string()).collect();
+    assert_eq!(texts(&whole), numbers);
+    server.tell(&["XADD", "s", "*", "data", "live"]).await;
+    assert_eq!(next(&mut reader).await.1, "live");
+    for (wish, from) in [
+        (format!("last_event_id={}", whole[1_234].0), 1_235),
+        ("history=1000".to_owned(), 2_001),
+        ("history=2900".to_owned(), 101),
+    ] {
+        let mut reader = Ndjson::at(&hop, &format!("/events?{wish}")).await;
+        let rest = told(&mut reader, 3_001 - from).await;
+        assert!(rest[..rest.len() - 1] == whole[from..], "{wish}");
+        assert_eq!(rest[rest.len() - 1].1, "live");
+    }
+}
+
+#[tokio::test]
+async fn events_of_hops_are_found_by_their_ids_in_what_the_server_has() {
+    let server = Redis::start().await;
+    let url = server.stream("s");
+    let flags = ["--bus", &url, "--accept-publish", "--history-count", "10"];
+    let hop = Hop::start(&flags).await;
+    hop.logged("downstream connected").await;
+    let mut poster = Poster::of(&hop).await;
+    let lines: Vec<_> = (0..2_000).map(|number| number.to_string()).collect();
+    let (_, body) = poster.lines(&lines).await;
+    let ids = super::ids(&body);
+    let target = format!("/events?last_event_id={}", ids[700]);
+    let mut reader = Ndjson::at(&hop, &target).await;
+    let rest = told(&mut reader, 1_299).await;
+    assert_eq!(texts(&rest), &lines[701..]);
+    assert!(rest.iter().map(|(id, _)| id).eq(&ids[701..]));
+}
+
+#[tokio::test]
+async fn what_was_trimmed_while_a_hop_stood_still_is_counted() {
+    let server = Redis::start().await;
+    let hop = Hop::consuming(&server.stream("s")).await;
+    let mut reader = Ndjson::of(&hop).await;
+    server.tell(&["XADD", "s", "*", "data", "0"]).await;
+    assert_eq!(next(&mut reader).await.1, "0");
+    hop.signal(Signal::STOP);
+    let mut connection = server.connect().await;
+    let mut all = redis::pipe();
+    for number in 1..=100 {
+        let xadd = all.cmd("XADD").arg("s").arg("MAXLEN").arg(10);
+        xadd.arg("*").arg("data").arg(number).ignore();
+    }
+    all.query_async::<()>(&mut connection)
+        .await
+        .expect("it does");
+    hop.signal(Signal::CONT);
+    // If it was waited for already, the first one has been answered.
+    let mut line = reader.next().await;
+    let mut lost = 90;
+    if line["data"] == "1" {
+        line = reader.next().await;
+        lost = 89;
+    }
+    assert_eq!(line["gap"]["lost"], lost, "{line}");
+    for number in 91..=100 {
+        assert_eq!(next(&mut reader).await.1, number.to_string());
     }
 }

@@ -138,7 +138,7 @@ async fn many_messages_pass_in_order_without_loss() {
 
 #[tokio::test]
 async fn libzmq_with_heartbeats_stays() {
-    let forwarder = Forwarder::start(&["--ping-interval", "100ms"]).await;
+    let forwarder = Forwarder::start(&["--ping-interval", "500ms"]).await;
     let mut publisher = connected("pub", &forwarder.publishers, &["heartbeat"]);
     let mut subscriber = connected("sub", &forwarder.subscribers, &["t", "heartbeat"]);
     subscribed(&mut publisher, "t").await;

@@ -65,6 +65,7 @@ fn what_others_write_has_the_same_id_everywhere() {
     assert_eq!(first.to_string(), "BJJ5ERD320TGG-7397540102659899399");
     assert_eq!(first.seq, 1_763_711_000_123 << 22 | 7);
     assert!(!first.origin.counts());
+    assert_eq!(Naming::entry_id(first.seq), id("1763711000123-7"));
     let mut last = naming.event_id(EntryId::ZERO);
     for larger in ["0-1", "0-4194303", "1-0", "4398046511103-4194303"] {
         let larger = naming.event_id(id(larger));
