@@ -81,6 +81,10 @@ impl Named for Bus {
         if self.address.kind != Kind::Webhook {
             told.url.set_query(None);
         }
+        if told.url.password().is_some() {
+            // Then the user's name is none, and words that it may be a part of are not to be torn.
+            let _ = told.url.set_username("");
+        }
         conceal(&told.secrets(), &reason::of(error))
     }
 }

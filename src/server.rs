@@ -30,7 +30,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -335,13 +335,19 @@ async fn hand_over(
         }
     };
     let begun = Instant::now();
-    let (preface, subscription) = match deep {
-        None => (preface, subscription),
+    let (preface, early, subscription) = match deep {
+        None => (preface, early, subscription),
         Some(deep) => {
             let interval = stream.policy.subscribers.body_heartbeat();
             let how = (format, interval, &stream.ender);
-            let bringing = catching_up::bring(&mut connection, preface, deep, how);
-            (Bytes::new(), Box::pin(bringing).await?)
+            let bringing = catching_up::bring(&mut connection, (preface, early), deep, how);
+            let until = expired(remaining);
+            let (subscription, early) = tokio::select! {
+                brought = Box::pin(bringing) => brought?,
+                // Who comes again is asked again.
+                () = until => return Ok(()),
+            };
+            (Bytes::new(), early, subscription)
         }
     };
     let remaining = remaining.map(|remaining| remaining.saturating_sub(begun.elapsed()));
@@ -359,6 +365,14 @@ async fn hand_over(
         counted,
     });
     Ok(())
+}
+
+/// Ready when what has opened a connection has run out.
+async fn expired(remaining: Option<Duration>) {
+    match remaining {
+        Some(remaining) => sleep(remaining).await,
+        None => pending().await,
+    }
 }
 
 /// Makes a WebSocket of its own of one stream of an HTTP/2 connection (RFC 8441).

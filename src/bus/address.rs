@@ -179,6 +179,17 @@ impl Address {
             && server(&self.url) == server(&other.url)
     }
 
+    /// Whether it is many places: where streams come and go, the star is theirs, and each has one.
+    pub fn is_many(&self, pattern: &Pattern) -> bool {
+        let is_wild = |subject: &str| subject.split('.').any(|token| matches!(token, "*" | ">"));
+        !pattern.is_on_demand()
+            && match &self.kind {
+                Kind::Nats { subject } => is_wild(subject),
+                Kind::JetStream { subject, .. } => subject.as_deref().is_some_and(is_wild),
+                _ => false,
+            }
+    }
+
     /// Whether it fits a route: with a star at the end of its name if the route has one, and only then.
     pub fn check_pattern(&self, pattern: &Pattern) -> Result<(), String> {
         if self.kind == Kind::Webhook {

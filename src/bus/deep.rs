@@ -4,24 +4,27 @@
 //! That works where all that is in the log comes from one bus: its order is the bus's, so what follows an event there follows it here.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::{Arrival, Begin, Bus, Reader};
 use crate::event::{Event, EventId, Gap, Origin};
-use crate::reason;
+use crate::source::presence::Named;
 use crate::stream::join::{Joined, Resumed, Wish};
 use crate::stream::{EventLog, Subscription, hole};
 use crate::wire::Format;
 
 /// So many readers at once may go through what a stream's bus keeps. Each is a connection to it, and some pages of a MiB.
 const MOST_READERS: usize = 16;
+/// For so long nothing comes at the end of what is kept.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long somebody waits until it is his turn, and for the bus to find the place. Then there is what history holds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -33,6 +36,7 @@ pub struct Archive {
 
 /// A way through it, for one subscriber.
 pub struct Deep {
+    bus: Arc<Bus>,
     reader: Box<dyn Reader>,
     log: Arc<EventLog>,
     format: Format,
@@ -93,7 +97,7 @@ impl Archive {
                 return Some(Box::new(deep));
             }
             Ok(Err(error)) => {
-                let reason = reason::of(&error);
+                let reason = self.bus.reason(&error);
                 debug!(bus = %self.bus, reason, "what is kept cannot be read");
             }
             Err(_) => debug!(bus = %self.bus, "what is kept cannot be read in time"),
@@ -143,6 +147,7 @@ impl Archive {
             return Ok(None);
         };
         let deep = Deep {
+            bus: self.bus.clone(),
             reader,
             log: log.clone(),
             format,
@@ -158,6 +163,11 @@ impl Archive {
 }
 
 impl Deep {
+    /// Why something has failed, for the log.
+    pub fn reason(&self, error: &anyhow::Error) -> String {
+        self.bus.reason(error)
+    }
+
     /// Waits for what comes next; an error if that cannot be had any more.
     pub async fn next(&mut self) -> Result<Step> {
         loop {
@@ -176,11 +186,25 @@ impl Deep {
                         None => std::future::pending().await,
                     }
                 };
-                tokio::select! {
-                    // The log first: what is read is not needed any more then, nor is the reader.
-                    biased;
-                    subscription = joined => return Ok(Step::Join(subscription)),
-                    read = reader.next(arrivals) => read.context("what is kept cannot be read on")?,
+                let mut joined = pin!(joined);
+                let mut reading = pin!(reader.next(arrivals));
+                let mut spare = None;
+                loop {
+                    tokio::select! {
+                        // The log first: what is read is not needed any more then, nor is the reader.
+                        biased;
+                        subscription = &mut joined => return Ok(Step::Join(subscription)),
+                        read = &mut reading => {
+                            read.context("what is kept cannot be read on")?;
+                            break;
+                        }
+                        // The log does not have the last of what is kept, and there is no more. What comes from here on it will have, and
+                        // what has come before that, but not to it, would be here by the next time.
+                        () = sleep(QUIET) => match spare.take() {
+                            None => spare = Some(log.follow(*format)),
+                            Some(subscription) => return Ok(Step::Join(subscription)),
+                        },
+                    }
                 }
             }
             let mut frames = Vec::new();
@@ -206,18 +230,18 @@ impl Deep {
 
     fn put(&mut self, event: &Event, frames: &mut Vec<u8>) {
         let id = event.id;
-        let last = self.last.entry(id.origin).or_default();
-        if id.seq <= *last {
+        let before = self.last.insert(id.origin, id.seq);
+        if let Some(before) = before.filter(|before| id.seq <= *before) {
+            self.last.insert(id.origin, before);
             return;
         }
-        let before = std::mem::replace(last, id.seq);
         let missing = self.missing.take().map(|lost| Gap {
             after: self.behind.map(|id| id.to_string().into()),
             next: Some(id),
             lost,
         });
         // Of an origin that counts, its numbers say it better.
-        let hole = hole(before, id).filter(|_| before > 0);
+        let hole = before.and_then(|before| hole(before, id));
         let gap = hole.or(missing);
         let mut scratch = Vec::new();
         for part in self.format.encode(event, gap.as_ref(), &mut scratch) {

@@ -27,11 +27,6 @@ impl Envelope {
         self != Self::Never
     }
 
-    /// Whether what is sent has a line before the payload, where there is no other place for it.
-    pub fn is_before(self) -> bool {
-        self == Self::Always
-    }
-
     /// What a message is that has no place for a line but before the payload.
     pub fn open(self, message: Bytes) -> Arrival {
         match self {
@@ -46,6 +41,17 @@ impl Envelope {
             Some(line) => beside(line, message),
             None => Arrival::New(payload(message).into()),
         }
+    }
+}
+
+/// What is sent of an event where there is no place beside the payload: with the line before it if that is wanted, and if the payload by itself would be
+/// taken for somebody's event with a line.
+pub fn message(event: &Event, envelope: Envelope) -> Bytes {
+    let payload = || event.payload.bytes.clone();
+    match envelope {
+        Envelope::Always => seal(event),
+        Envelope::Auto if matches!(open(payload()), Arrival::Known(_)) => seal(event),
+        Envelope::Auto | Envelope::Never => payload(),
     }
 }
 
@@ -139,6 +145,14 @@ mod tests {
                 .open_beside(Some(line(&event).as_bytes()), event.payload.bytes.clone());
             assert_eq!(beside, Arrival::Known(event));
         }
+    }
+
+    #[test]
+    fn nobody_publishes_in_the_name_of_another() {
+        let forged = Bytes::from_static(b"0H3B6Q2ZK7M9T-18446744073709551615 t=1\nforged");
+        let event = event(payload(forged));
+        let message = message(&event, Envelope::Auto);
+        assert_eq!(Envelope::Auto.open(message), Arrival::Known(event));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -225,8 +225,8 @@ struct Carrier {
 
 impl Carrier {
     async fn run(&mut self) {
-        // Once there are letters on the way, they wait for so long.
-        let mut deadline = None;
+        // Once there are letters on the way, they wait for so long: for something to be confirmed, not just for a connection.
+        let mut deadline: Option<Instant> = None;
         loop {
             let since = Instant::now();
             let stop = self.stop.clone();
@@ -244,16 +244,19 @@ impl Carrier {
             let error = match connected {
                 Err(error) => error,
                 Ok(()) => {
-                    deadline = None;
                     // Whoever hears that the bus is there may publish at once.
                     self.outbox.open();
                     self.outbox.figures.connected();
                     self.presence.connected();
                     let before = self.outbox.figures.counts().events;
-                    let Some(error) = self.carry().await else {
+                    let unsent = self.sent.len();
+                    let Some(error) = self.carry(deadline).await else {
                         return;
                     };
                     let brought_events = self.outbox.figures.counts().events > before;
+                    if brought_events || self.sent.len() > unsent || self.letters.is_empty() {
+                        deadline = None;
+                    }
                     self.backoff.connection_ended(since, brought_events);
                     error
                 }
@@ -284,7 +287,8 @@ impl Carrier {
     }
 
     /// Carries letters until the connection is lost: why. None when there are no more, and everything stops.
-    async fn carry(&mut self) -> Option<anyhow::Error> {
+    /// What was on its way before has until `deadline`.
+    async fn carry(&mut self, mut deadline: Option<Instant>) -> Option<anyhow::Error> {
         loop {
             if self.letters.is_empty() {
                 self.letters = self.outbox.take();
@@ -302,10 +306,11 @@ impl Carrier {
             for batch in events.chunks(BATCH) {
                 let own = batch.first().map(|event| event.id.origin);
                 let sending = self.writer.send(batch, own, &mut self.sent);
-                match timeout(PATIENCE, sending).await {
-                    Ok(Ok(())) => {}
+                let until = deadline.unwrap_or_else(|| Instant::now() + PATIENCE);
+                match timeout_at(until, sending).await {
+                    Ok(Ok(())) => deadline = None,
                     Ok(Err(error)) => return Some(error),
-                    Err(_) => return Some(anyhow!("it has confirmed nothing for {PATIENCE:?}")),
+                    Err(_) => return Some(anyhow!("it confirms nothing of what it is sent")),
                 }
             }
             self.deliver();
@@ -317,7 +322,8 @@ impl Carrier {
         let mut sent = self.sent.drain(..);
         for letter in self.letters.drain(..) {
             let (mut ids, mut refusal) = (Vec::with_capacity(letter.events.len()), None);
-            for (event, sent) in letter.events.iter().zip(&mut sent) {
+            let count = letter.events.len();
+            for (number, (event, sent)) in letter.events.iter().zip(&mut sent).enumerate() {
                 match sent {
                     Sent::Taken(id) => {
                         let bytes = event.payload.bytes.len() as u64;
@@ -326,13 +332,17 @@ impl Carrier {
                     }
                     Sent::Refused(reason) => {
                         self.outbox.figures.refused();
-                        refusal = Some(reason);
+                        refusal.get_or_insert((number + 1, reason));
                     }
                 }
             }
             (letter.tell)(match refusal {
-                Some(reason) => Err(NotTaken::Refused(reason)),
                 None => Ok(ids),
+                Some((_, reason)) if ids.is_empty() => Err(NotTaken::Refused(reason)),
+                Some((number, reason)) => Err(NotTaken::Refused(format!(
+                    "event {number}: {reason}; {} of {count} are taken, and must not be sent again",
+                    ids.len()
+                ))),
             });
         }
     }

@@ -242,7 +242,7 @@ fn single(event: &Event, headers: &mut HeaderMap) -> Result<Bytes> {
         Kind::Text => "text/plain; charset=utf-8",
     };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    let time = UNIX_EPOCH + Duration::from_micros(event.time);
+    let time = UNIX_EPOCH + Duration::from_micros(event.time.min(ndjson::MAX_TIME));
     let time = humantime::format_rfc3339_micros(time).to_string();
     name(headers, event, &event.id.to_string())?;
     attribute(headers, "ce-specversion", "1.0")?;

@@ -346,8 +346,7 @@ impl Writer {
     }
 
     fn message(&self, event: &Event) -> Message {
-        let sealed = self.bus.envelope.is_before().then(|| envelope::seal(event));
-        let payload = sealed.as_ref().unwrap_or(&event.payload.bytes);
+        let payload = &envelope::message(event, self.bus.envelope);
         match self.place.topic.is_empty() {
             true => Message::new(&[payload]),
             false => Message::new(&[&self.place.topic, payload]),

@@ -225,6 +225,11 @@ impl BusUrls {
             for url in urls {
                 let fits = url.address.check_pattern(pattern);
                 fits.map_err(|why| format!("--{flag} with --serve-path {pattern}: {why}"))?;
+                if flag != "consume" && url.address.is_many(pattern) {
+                    return Err(format!(
+                        "--{flag}: events go to one subject, and one with wildcards may be many"
+                    ));
+                }
             }
         }
         // The same events would come back without end.

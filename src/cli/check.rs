@@ -55,6 +55,10 @@ fn line(route: &Policy) -> String {
         parts.push(format!("by {}", names.join(",")));
     }
     parts.extend(route.upstreams.iter().map(|from| format!("from {from}")));
+    let buses = &route.buses;
+    parts.extend(buses.consume.iter().map(|from| format!("from {from}")));
+    parts.extend(buses.both.iter().map(|bus| format!("around {bus}")));
+    parts.extend(buses.forward.iter().map(|to| format!("to {to}")));
     if route.produce.is_some() {
         parts.push("random events".to_owned());
     }

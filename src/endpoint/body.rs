@@ -327,7 +327,7 @@ impl Following {
                     self.follower.subscription = subscription;
                     return Ok(());
                 }
-                Err(error) => return Err(crate::reason::of(&error).into()),
+                Err(error) => return Err(deep.reason(&error).into()),
             };
         }
     }

@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use bytes::Bytes;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::debug;
@@ -18,34 +18,43 @@ use crate::wire::{Format, websocket};
 
 /// How long a client that takes nothing is waited for, in intervals of its heartbeat.
 const PATIENCE: u32 = 4;
+/// So many bytes of what a client sends meanwhile are kept.
+const MAX_EARLY: usize = 16 << 10;
 /// How long one may take to be told that it is over.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What a client is told; why in detail is for the log.
 const AWAY: &str = "the rest cannot be had from here now";
 
-/// Writes what goes `before`, and what `deep` brings; where reading goes on then. An error if the connection is over, which the client has
-/// been told where there is a way to.
-pub async fn bring<S: AsyncWrite + Unpin>(
+/// Writes what goes `before`, and what `deep` brings; where reading goes on then, and what the client has sent behind `early`. An error if the
+/// connection is over, which the client has been told where there is a way to.
+pub async fn bring<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
-    before: Bytes,
+    (before, early): (Bytes, Bytes),
     mut deep: Box<Deep>,
     (format, heartbeat, ender): (Format, Duration, &Ender),
-) -> Result<Subscription> {
+) -> Result<(Subscription, Bytes)> {
     let patience = heartbeat * PATIENCE;
-    write(stream, &before, patience).await?;
+    let mut early = BytesMut::from(early);
+    // In the middle of a frame there is no farewell.
+    let mut frames = before;
     let farewell = loop {
+        tokio::select! {
+            written = write(stream, &frames, patience) => written?,
+            () = ender.token().cancelled() => bail!("{}", ender.farewell().reason),
+        }
         let step = tokio::select! {
             biased;
             () = ender.token().cancelled() => break ender.farewell(),
             step = deep.next() => step,
+            () = gone(stream, &mut early) => bail!("the client has gone"),
         };
         match step {
-            Ok(Step::Frames(frames)) => write(stream, &frames, patience).await?,
-            Ok(Step::Join(subscription)) => return Ok(subscription),
+            Ok(Step::Frames(next)) => frames = next,
+            Ok(Step::Join(subscription)) => return Ok((subscription, early.freeze())),
             // Who comes again goes on where this ends.
             Err(error) => {
-                let reason = crate::reason::of(&error);
+                let reason = deep.reason(&error);
                 debug!(reason, "what is kept cannot be read on");
                 break Farewell {
                     code: CloseCode::Again,
@@ -63,6 +72,16 @@ pub async fn bring<S: AsyncWrite + Unpin>(
     };
     let _ = timeout(FAREWELL, ending).await;
     bail!("{}", farewell.reason)
+}
+
+/// Keeps what the client sends, up to its end.
+async fn gone<S: AsyncRead + Unpin>(stream: &mut S, early: &mut BytesMut) {
+    while early.len() < MAX_EARLY {
+        if !matches!(stream.read_buf(early).await, Ok(len) if len > 0) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn write<S: AsyncWrite + Unpin>(

@@ -1,6 +1,6 @@
 //! Publishing by POST: what a request brings becomes events, and the answer is made when they are in the log.
 //!
-//! Of a request with several events all are taken or none. An event's labels are those that stand nearest to it: its own
+//! Of a request with several events all are taken or none; around a bus, which takes them one by one, perhaps some. An event's labels are those that stand nearest to it: its own
 //! members, else the `ce-` headers, else those of the URL. A name (`ce-id`, with `ce-source`) makes it safe to send a
 //! request again: what has been published under it is not appended once more, and the answer is the same.
 

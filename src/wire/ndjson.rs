@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use crate::event::{Event, EventId, Gap, Kind, Merged, NewEvent, Payload, Snapshot};
 
 /// The last microsecond that RFC 3339 can write: the year has four digits.
-const MAX_TIME: u64 = 253_402_300_799_999_999;
+pub(crate) const MAX_TIME: u64 = 253_402_300_799_999_999;
 
 /// What a line needs beside type, key and payload: names, id, time, quotes.
 const MAX_OVERHEAD: usize = 160;

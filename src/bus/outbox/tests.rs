@@ -151,6 +151,16 @@ async fn a_bus_that_confirms_nothing_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_bus_that_can_be_reached_and_confirms_nothing_is_not_waited_for_without_end() {
+    let running = start(0, (0..1_000).map(|_| Deed::Hang));
+    let begun = Instant::now();
+    let result = running.publish(&["a"]).await;
+    assert!(matches!(result, Err(NotTaken::Away(_))), "{result:?}");
+    // The clock stands still but for what is waited for.
+    assert!(begun.elapsed() <= PATIENCE + GRACE);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_bus_refuses_is_refused() {
     let running = start(0, [Deed::Refuse]);
     running.opened().await;

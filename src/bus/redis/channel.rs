@@ -185,10 +185,7 @@ impl super::super::Writer for Writer {
         Box::pin(async {
             let connection = self.connection.as_mut().context("it is not connected")?;
             let commands = events.iter().map(|event| {
-                let message = match self.bus.envelope.is_before() {
-                    true => envelope::seal(event),
-                    false => event.payload.bytes.clone(),
-                };
+                let message = envelope::message(event, self.bus.envelope);
                 (event, Self::command(&self.bus, &message))
             });
             let sending = self

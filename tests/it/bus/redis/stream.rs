@@ -308,3 +308,27 @@ async fn what_was_trimmed_while_a_hop_stood_still_is_counted() {
         assert_eq!(next(&mut reader).await.1, number.to_string());
     }
 }
+
+#[tokio::test]
+async fn who_reads_what_a_hop_does_not_hold_becomes_a_subscriber_and_may_go_before() {
+    let server = Redis::start().await;
+    // From long ago: the hop keeps none of them.
+    for number in 1..=10 {
+        let id = format!("{number}-0");
+        let data = number.to_string();
+        let _: String = server.ask(&["XADD", "s", &id, "data", &data]).await;
+    }
+    let args = ["--consume", &server.stream("s"), "--history-age", "1h"];
+    let hop = Hop::start(&args).await;
+    hop.logged("upstream connected").await;
+    // More than may read the past at once, and each goes when it has it.
+    for _ in 0..20 {
+        let mut reader = Ndjson::at(&hop, "/events?history=all").await;
+        assert_eq!(told(&mut reader, 10).await[9].1, "10");
+    }
+    let mut reader = Ndjson::at(&hop, "/events?history=all").await;
+    assert_eq!(told(&mut reader, 10).await[0].1, "1");
+    hop.logged("subscriber connected").await;
+    let _: String = server.ask(&["XADD", "s", "*", "data", "now"]).await;
+    assert_eq!(next(&mut reader).await.1, "now");
+}
