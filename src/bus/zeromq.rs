@@ -23,6 +23,7 @@ pub mod forwarder;
 mod intake;
 mod link;
 mod publisher;
+mod topics;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -18,6 +18,9 @@ const COMMAND: u8 = 4;
 /// The longest command in bytes: what is in one is names and topics.
 const MAX_COMMAND: usize = 64 << 10;
 
+/// The longest topic in bytes that a peer may subscribe to, by message or by command.
+pub const MAX_TOPIC: usize = 1 << 10;
+
 /// What the other side does that this protocol does not know. No way back leads from there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wrong(pub String);
@@ -268,7 +271,7 @@ impl Decoder {
             }
             self.whole = 0;
             let message = buffer.split_to(end);
-            return Ok(Some(self.message(&message)));
+            return self.message(&message).map(Some);
         }
     }
 
@@ -301,28 +304,39 @@ impl Decoder {
     }
 
     /// Subscriptions of those who speak 3.0 are messages.
-    fn message(&self, wire: &[u8]) -> Item {
+    fn message(&self, wire: &[u8]) -> Result<Item, Wrong> {
         let message = Message {
             // No more memory than it needs, for as long as it waits.
             wire: Bytes::copy_from_slice(wire),
         };
         if matches!(self.own, Socket::Sub | Socket::XSub) {
-            return Item::Message(message);
+            return Ok(Item::Message(message));
         }
         let mut frames = message.frames();
         let command = match (frames.next(), frames.next()) {
-            (Some([1, topic @ ..]), None) => Command::Subscribe(Bytes::copy_from_slice(topic)),
-            (Some([0, topic @ ..]), None) => Command::Cancel(Bytes::copy_from_slice(topic)),
+            (Some([is_wanted @ (0 | 1), topic @ ..]), None) => {
+                check_topic(topic.len())?;
+                let topic = Bytes::copy_from_slice(topic);
+                match is_wanted {
+                    1 => Command::Subscribe(topic),
+                    _ => Command::Cancel(topic),
+                }
+            }
             _ => Command::Other,
         };
-        Item::Command(command)
+        Ok(Item::Command(command))
     }
 
     fn command(&mut self, head: &Head, buffer: &mut BytesMut) -> Result<Option<Item>, Wrong> {
         if head.body > MAX_COMMAND as u64 || head.flags & MORE != 0 || self.whole > 0 {
             return Err(Wrong("it sends what is no command of ZeroMQ".to_owned()));
         }
-        let end = head.len + head.body as usize;
+        let body = head.body as usize;
+        // Known by its name alone, so that what is too long is never waited for.
+        if let Some((name @ (b"SUBSCRIBE" | b"CANCEL"), _)) = short(&buffer[head.len..]) {
+            check_topic(body.saturating_sub(1 + name.len()))?;
+        }
+        let end = head.len + body;
         if buffer.len() < end {
             return Ok(None);
         }
@@ -368,6 +382,16 @@ impl Decoder {
                 self.own.name()
             ))),
         }
+    }
+}
+
+/// Whether a topic of this length in bytes may be subscribed to.
+fn check_topic(len: usize) -> Result<(), Wrong> {
+    match len {
+        ..=MAX_TOPIC => Ok(()),
+        _ => Err(Wrong(format!(
+            "it subscribes to a topic of {len} bytes, and at most {MAX_TOPIC} are possible"
+        ))),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::link::{Incoming, Outgoing, Terms, open};
-use super::publisher::Topics;
+use super::topics::Topics;
 use crate::wire::zmtp::{Item, Socket, subscription};
 
 /// So many bytes of subscriptions wait for one publisher at most.

@@ -1,6 +1,5 @@
 //! The socket that publishes: who subscribes to what, and what waits for each of them.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use tracing::warn;
 
 use super::intake::Intake;
 use super::link::{Incoming, Outgoing, Outlet, Terms, open};
+use super::topics::Topics;
 use crate::wire::zmtp::{Command, Item, Message, Socket};
 
 /// So many bytes wait for one subscriber at most (ZeroMQ's high-water mark, which counts messages). What comes then is not for it.
@@ -22,62 +22,10 @@ pub const HIGH_WATER: usize = 16 << 20;
 pub const PATIENCE: Duration = Duration::from_millis(100);
 /// The most that one subscriber may subscribe to.
 const MAX_TOPICS: usize = 10_000;
-/// The longest message that a subscriber may send, in bytes: one that says a topic.
+/// The most bytes that the topics of one subscriber may have together.
+const MAX_TOPICS_BYTES: usize = 1 << 20;
+/// The longest message that a subscriber may send, in bytes: one that says a topic, or what is left alone.
 const MAX_SUBSCRIPTION: usize = 8 << 10;
-
-/// A set of topics, each perhaps several times.
-#[derive(Default)]
-pub struct Topics {
-    counts: HashMap<Bytes, usize>,
-    /// How many of these have which length.
-    lengths: BTreeMap<usize, usize>,
-}
-
-impl Topics {
-    /// Adds one. Whether it is new.
-    pub fn add(&mut self, topic: Bytes) -> bool {
-        let length = topic.len();
-        let count = self.counts.entry(topic).or_default();
-        *count += 1;
-        let is_new = *count == 1;
-        if is_new {
-            *self.lengths.entry(length).or_default() += 1;
-        }
-        is_new
-    }
-
-    /// Takes one away. Whether that was the last.
-    pub fn remove(&mut self, topic: &Bytes) -> bool {
-        let Some(count) = self.counts.get_mut(topic) else {
-            return false;
-        };
-        *count -= 1;
-        let is_last = *count == 0;
-        if is_last {
-            self.counts.remove(topic);
-            if let Some(of_length) = self.lengths.get_mut(&topic.len()) {
-                *of_length -= 1;
-                self.lengths.retain(|_, count| *count > 0);
-            }
-        }
-        is_last
-    }
-
-    /// Whether one of them is the beginning of this.
-    pub fn match_beginning(&self, topic: &[u8]) -> bool {
-        let mut lengths = self.lengths.range(..=topic.len());
-        lengths.any(|(&length, _)| self.counts.contains_key(&topic[..length]))
-    }
-
-    /// Each once.
-    pub fn all(&self) -> impl Iterator<Item = &Bytes> {
-        self.counts.keys()
-    }
-
-    fn len(&self) -> usize {
-        self.counts.len()
-    }
-}
 
 /// Publishes to all who subscribe.
 pub struct Publisher {
@@ -279,6 +227,10 @@ impl Here {
                 topics.remove(&topic);
                 bail!("it subscribes to more than {MAX_TOPICS} topics");
             }
+            if topics.bytes() > MAX_TOPICS_BYTES {
+                topics.remove(&topic);
+                bail!("it subscribes to topics of more than {MAX_TOPICS_BYTES} bytes together");
+            }
             if is_new && let Some(upstream) = &self.publisher.upstream {
                 upstream.subscribe(&topic);
             }
@@ -306,29 +258,5 @@ impl Drop for Here {
                 .all()
                 .for_each(|topic| upstream.cancel(topic));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn topics_are_beginnings_and_are_counted() {
-        let mut topics = Topics::default();
-        assert!(!topics.match_beginning(b"a"));
-        assert!(topics.add(Bytes::from("ab")) && !topics.add(Bytes::from("ab")));
-        assert!(topics.add(Bytes::from("cde")));
-        for (topic, expected) in [("ab", true), ("abc", true), ("a", false), ("cd", false)] {
-            assert_eq!(
-                topics.match_beginning(topic.as_bytes()),
-                expected,
-                "{topic}"
-            );
-        }
-        assert!(!topics.remove(&Bytes::from("ab")) && topics.match_beginning(b"ab"));
-        assert!(topics.remove(&Bytes::from("ab")) && !topics.match_beginning(b"ab"));
-        assert!(!topics.remove(&Bytes::from("ab")));
-        assert!(topics.add(Bytes::new()) && topics.match_beginning(b""));
     }
 }

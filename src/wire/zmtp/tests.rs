@@ -81,6 +81,26 @@ fn peers_subscribe_with_messages_or_commands() {
 }
 
 #[test]
+fn topics_that_are_too_long_are_refused_before_they_have_come() {
+    let (longest, longer) = ([b'x'; MAX_TOPIC], [b'x'; MAX_TOPIC + 1]);
+    for (by_command, is_wanted) in [(false, false), (false, true), (true, false), (true, true)] {
+        let wire = subscription(&longest, is_wanted, by_command);
+        let topic = Bytes::copy_from_slice(&longest);
+        let command = match is_wanted {
+            true => Command::Subscribe(topic),
+            false => Command::Cancel(topic),
+        };
+        let items = decoded(Socket::XPub, 8 << 10, &[&wire]);
+        assert_eq!(items, Ok(vec![Item::Command(command)]));
+        let wire = subscription(&longer, is_wanted, by_command);
+        // A message's kind is known when it is whole.
+        let come = if by_command { 9 + 10 } else { wire.len() };
+        let wrong = decoded(Socket::XPub, 8 << 10, &[&wire[..come]]).expect_err("too long");
+        assert!(wrong.0.contains("a topic of 1025 bytes"), "{wrong}");
+    }
+}
+
+#[test]
 fn a_peer_is_greeted_if_it_fits() {
     let begun: [u8; VERSION] = greeting()[..VERSION].try_into().expect("its beginning");
     assert_eq!(check_version(&begun), Ok(()));

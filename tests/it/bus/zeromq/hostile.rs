@@ -181,3 +181,45 @@ async fn who_does_not_read_keeps_nobody_else_waiting() {
     assert!(grown < 48 << 20, "{grown}");
     assert_eq!(forwarder.process.count(slow), 1);
 }
+
+/// A subscription in the form of ZMTP 3.1.
+fn subscribe(topic: &[u8]) -> Vec<u8> {
+    let body = [b"\x09SUBSCRIBE", topic].concat();
+    let length = (body.len() as u64).to_be_bytes();
+    [&[6], &length[..], &body].concat()
+}
+
+#[tokio::test]
+async fn who_subscribes_to_too_much_is_dropped_alone() {
+    let forwarder = Forwarder::start(&[]).await;
+    let mut publisher = connected("pub", &forwarder.publishers, &[]);
+    let mut subscriber = connected("sub", &forwarder.subscribers, &["t"]);
+    subscribed(&mut publisher, "t").await;
+    let before = forwarder.process.resident();
+    let long = |number: usize, len: usize| format!("{number:0len$}").into_bytes();
+    let too_long = subscribe(&long(0, (64 << 10) - 10));
+    let too_many_bytes: Vec<u8> = (0..1_025)
+        .flat_map(|number| subscribe(&long(number, 1 << 10)))
+        .collect();
+    let too_many: Vec<u8> = (0..10_001)
+        .flat_map(|number| subscribe(&long(number, 5)))
+        .collect();
+    for (sends, reason) in [
+        (too_long, "a topic of 65526 bytes"),
+        (too_many_bytes, "topics of more than 1048576 bytes"),
+        (too_many, "more than 10000 topics"),
+    ] {
+        let mut raw = Raw::connect(&forwarder.subscribers, "SUB").await;
+        // It may be dropped before it has said all.
+        let _ = within_guard("sending", raw.0.write_all(&sends)).await;
+        let is_it = |line: &crate::harness::log::Line| line.field("reason").contains(reason);
+        let gone = "subscriber disconnected";
+        forwarder.process.logged_where(gone, is_it).await;
+        raw.dropped().await;
+        send(&mut publisher, json!(["t", reason])).await;
+        assert_eq!(frames(&mut subscriber).await, json!(["t", reason]));
+    }
+    let grown = forwarder.process.resident().saturating_sub(before);
+    assert!(grown < 48 << 20, "{grown}");
+    assert_eq!(forwarder.process.count("subscriber disconnected"), 3);
+}
