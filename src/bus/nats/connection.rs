@@ -24,6 +24,9 @@ use crate::source::upstream::{self, CONNECT_TIMEOUT};
 /// How long the server may take to confirm what it was sent.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Said of what is asked of a bus behind an error, or before it has been connected.
+pub const NOT_CONNECTED: &str = "it is not connected";
+
 /// So many messages of a subscription fit between the library's task and ours. It reads from a socket for long stretches before it lets
 /// others have its thread, and drops what does not fit.
 const QUEUE: usize = 512 << 10;

@@ -4,14 +4,14 @@ mod queue;
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use async_nats::client::PublishErrorKind;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::super::address::Kind;
 use super::super::{Arrival, Bus, Sent};
-use super::connection::{Connection, Echo, PATIENCE, Trouble, silent};
+use super::connection::{Connection, Echo, NOT_CONNECTED, PATIENCE, Trouble, silent};
 use super::header;
 use crate::event::{Event, Origin};
 use crate::source::refusal::Unfit;
@@ -69,7 +69,7 @@ impl super::super::Reader for Reader {
     fn next<'a>(&'a mut self, arrivals: &'a mut Vec<Arrival>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async {
             let bus = self.bus.clone();
-            let listening = self.listening.as_mut().expect("it is connected");
+            let listening = self.listening.as_mut().context(NOT_CONNECTED)?;
             listening.next(&bus, arrivals).await
         })
     }
@@ -124,7 +124,7 @@ impl Writer {
 
     /// Publishes all that can be, and waits until the server has dealt with it.
     async fn publish(&mut self, events: &[Event]) -> Result<Vec<Sent>> {
-        let connection = self.connection.as_mut().expect("it is connected");
+        let connection = self.connection.as_mut().context(NOT_CONNECTED)?;
         let subject = async_nats::Subject::from(subject(&self.bus));
         let mut sent = Vec::with_capacity(events.len());
         for event in events {
@@ -182,7 +182,7 @@ impl super::super::Writer for Writer {
             let over = self
                 .connection
                 .as_ref()
-                .expect("it is connected")
+                .context(NOT_CONNECTED)?
                 .whether_over();
             let publishing = timeout(PATIENCE, self.publish(events));
             sent.extend(tokio::select! {

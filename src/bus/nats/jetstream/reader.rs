@@ -4,15 +4,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::super::super::{Arrival, Begin, Begun, Bus};
-use super::super::connection::{Connection, Trouble};
+use super::super::connection::{Connection, NOT_CONNECTED, Trouble};
 use super::super::header;
 use super::store::{self, Store};
 use crate::event::{self, Event, EventId, Origin};
@@ -22,6 +23,8 @@ use crate::stream::history::Limits;
 const EXPIRES: Duration = Duration::from_secs(30);
 /// How often it says that it has nothing.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// After so long without any of the past it is asked how much of it is left.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Reads a stream.
 pub struct Reader {
@@ -145,7 +148,7 @@ impl Reader {
 
     async fn past(&mut self, limits: Limits) -> Result<Vec<Event>> {
         let bus = self.bus.clone();
-        let reading = self.reading.as_mut().expect("it is connected");
+        let reading = self.reading.as_mut().context(NOT_CONNECTED)?;
         // What has come since the connection was made is a part of it.
         reading.store.update(&reading.connection).await?;
         let origin = reading.store.origin();
@@ -156,7 +159,12 @@ impl Reader {
         let mut pending = reading.consume(&bus, self.portion, from).await?;
         while pending > 0 && at < last {
             let mut messages = Vec::new();
-            reading.next(&bus, &mut messages).await?;
+            let coming = reading.next(&bus, &mut messages);
+            match timeout(QUIET, coming).await {
+                Ok(result) => result?,
+                // What was pending may have been deleted before it was sent; nobody tells that.
+                Err(_) => pending = reading.count(&bus, at + 1).await?,
+            }
             for Numbered { seq, arrival } in messages {
                 at = seq;
                 past.push(arrival);
@@ -175,7 +183,7 @@ impl Reader {
     async fn begin(&mut self, begin: Begin) -> Result<Option<Begun>> {
         let bus = self.bus.clone();
         self.portion = SMALL;
-        let reading = self.reading.as_mut().expect("it is connected");
+        let reading = self.reading.as_mut().context(NOT_CONNECTED)?;
         reading.store.update(&reading.connection).await?;
         let origin = reading.store.origin();
         let (first, last) = (reading.store.first(), reading.store.last());
@@ -206,7 +214,7 @@ impl Reader {
             return Ok(());
         }
         let bus = self.bus.clone();
-        let reading = self.reading.as_mut().expect("it is connected");
+        let reading = self.reading.as_mut().context(NOT_CONNECTED)?;
         let mut place = *self.place.get_or_insert_with(|| Place {
             origin: reading.store.origin(),
             last: reading.store.last(),
@@ -400,7 +408,7 @@ impl Reading {
             store,
             consumer,
         } = self;
-        let consumer = consumer.as_mut().expect("it has been made");
+        let consumer = consumer.as_mut().context(NOT_CONNECTED)?;
         let origin = store.origin();
         let first = loop {
             tokio::select! {

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use async_nats::Subject;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{Error as ApiError, ErrorCode};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::task::unconstrained;
+use tokio::time::Instant;
 
 use super::super::super::{Bus, Sent};
-use super::super::connection::{Connection, silent};
+use super::super::connection::{Connection, NOT_CONNECTED, PATIENCE, silent};
 use super::super::header;
 use super::store::{self, Store};
 use crate::event::{Event, EventId, Origin};
@@ -152,11 +155,60 @@ impl Writing {
         for event in events {
             underway.push(self.send(event, bus, own).await?);
         }
+        let started = Instant::now();
+        let mut is_late = false;
+        let mut outcomes = Outcomes::new(sent);
         for (event, underway) in events.iter().zip(underway) {
             let is_own = own == Some(event.id.origin);
-            sent.push(self.confirmed(underway, event.id, is_own).await?);
+            let confirming = self.confirmed(underway, event.id, is_own);
+            let outcome = match is_late {
+                false => confirming.await,
+                true => unconstrained(confirming)
+                    .now_or_never()
+                    .unwrap_or_else(|| Err(silent())),
+            };
+            // All that follows has had as long.
+            is_late |= outcome.is_err() && started.elapsed() >= PATIENCE;
+            outcomes.add(outcome);
         }
-        Ok(())
+        outcomes.end()
+    }
+}
+
+/// What has become of the events of a batch, in their order, as it becomes known.
+///
+/// What is sent again comes behind what is there, and whoever looks at ids would take it for a repetition. So only what nothing that was
+/// taken has followed may be sent again.
+struct Outcomes<'a> {
+    sent: &'a mut Vec<Sent>,
+    /// From the first error on behind the last event that was taken.
+    open: Vec<Result<Sent>>,
+}
+
+impl<'a> Outcomes<'a> {
+    fn new(sent: &'a mut Vec<Sent>) -> Self {
+        let open = Vec::new();
+        Self { sent, open }
+    }
+
+    fn add(&mut self, outcome: Result<Sent>) {
+        if let Ok(Sent::Taken(_)) = outcome {
+            let refused = |error: anyhow::Error| Sent::Refused(error.to_string());
+            let open = self.open.drain(..);
+            self.sent
+                .extend(open.map(|outcome| outcome.unwrap_or_else(refused)));
+        }
+        match outcome {
+            Ok(outcome) if self.open.is_empty() => self.sent.push(outcome),
+            outcome => self.open.push(outcome),
+        }
+    }
+
+    /// The first error of what has to be sent again, if anything has.
+    fn end(self) -> Result<()> {
+        self.open
+            .into_iter()
+            .try_for_each(|outcome| outcome.map(drop))
     }
 }
 
@@ -185,7 +237,7 @@ impl super::super::super::Writer for Writer {
         sent: &'a mut Vec<Sent>,
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let writing = self.writing.as_mut().expect("it is connected");
+            let writing = self.writing.as_mut().context(NOT_CONNECTED)?;
             let over = writing.connection.whether_over();
             tokio::select! {
                 result = writing.all(events, &self.bus, own, sent) => result,
@@ -201,5 +253,65 @@ impl super::super::super::Writer for Writer {
                 None => std::future::pending().await,
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(seq: u64) -> EventId {
+        let origin = Origin::store(1);
+        EventId { origin, seq }
+    }
+
+    /// What becomes of a batch of which the events were taken (`+`), refused (`x`) or could not be taken now (`!`), in the same letters;
+    /// and whether the rest is to be sent again.
+    fn become_of(outcomes: &str) -> (String, bool) {
+        let mut sent = Vec::new();
+        let mut all = Outcomes::new(&mut sent);
+        for (outcome, seq) in outcomes.chars().zip(1..) {
+            all.add(match outcome {
+                '+' => Ok(Sent::Taken(id(seq))),
+                'x' => Ok(Sent::Refused("too long".to_owned())),
+                _ => Err(anyhow!("full {seq}")),
+            });
+        }
+        let end = all.end();
+        if let Err(error) = &end {
+            assert_eq!(error.to_string(), format!("full {}", sent.len() + 1));
+        }
+        let shown = sent.iter().zip(1..).map(|(sent, seq)| match sent {
+            Sent::Taken(taken) => {
+                assert_eq!(*taken, id(seq));
+                '+'
+            }
+            Sent::Refused(why) if why == "too long" => 'x',
+            Sent::Refused(why) => {
+                assert_eq!(*why, format!("full {seq}"));
+                '!'
+            }
+        });
+        let shown = shown.collect();
+        (shown, end.is_err())
+    }
+
+    #[test]
+    fn only_what_nothing_taken_has_followed_is_sent_again() {
+        for (outcomes, sent, is_again) in [
+            ("", "", false),
+            ("+x+", "+x+", false),
+            ("+!+", "+!+", false),
+            ("+!x!+x", "+!x!+x", false),
+            ("+!", "+", true),
+            ("+!+!x!", "+!+", true),
+            ("!!", "", true),
+        ] {
+            assert_eq!(
+                become_of(outcomes),
+                (sent.to_owned(), is_again),
+                "{outcomes}"
+            );
+        }
     }
 }

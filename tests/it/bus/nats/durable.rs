@@ -357,3 +357,28 @@ async fn a_stream_that_comes_later_is_found() {
     let published = publish(&mut client, &lines("event", 0..1)).await;
     assert_eq!(ids(&mut reader, 1).await, published);
 }
+
+#[tokio::test]
+async fn what_a_full_stream_has_no_room_for_is_not_sent_again_behind_what_it_took() {
+    let nats = Nats::jetstream().await;
+    let mut foreign = nats.client().await;
+    let config =
+        json!({"name": "EVENTS", "subjects": ["events"], "max_bytes": 4_096, "discard": "new"});
+    foreign
+        .ask(json!({"do": "add_stream", "config": config}))
+        .await;
+    let replica = replica(&nats.stream("EVENTS")).await;
+    let mut reader = Ndjson::of(&replica).await;
+    let mut client = Client::connect(replica.address).await;
+    let large = "x".repeat(8_192);
+    let batch = ["small", &large, "small too"].map(str::to_owned);
+    let (head, body) = post(&mut client, &batch).await;
+    assert_ne!(head.status, 202, "{body}");
+    assert!(body.contains("maximum bytes exceeded"), "{body}");
+    assert_eq!(data(&mut reader, 2).await, ["small", "small too"]);
+    // It was the event, not the bus: there was nothing to connect anew for.
+    let published = publish(&mut client, &lines("later", 0..1)).await;
+    assert_eq!(ids(&mut reader, 1).await, published);
+    assert!(published[0].ends_with("-3"), "{published:?}");
+    assert_eq!(replica.count("downstream lost"), 0);
+}
