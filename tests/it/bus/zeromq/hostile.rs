@@ -204,10 +204,10 @@ async fn who_subscribes_to_too_much_is_dropped_alone() {
     let too_many: Vec<u8> = (0..10_001)
         .flat_map(|number| subscribe(&long(number, 5)))
         .collect();
-    for (sends, reason) in [
-        (too_long, "a topic of 65526 bytes"),
-        (too_many_bytes, "topics of more than 1048576 bytes"),
-        (too_many, "more than 10000 topics"),
+    for (sends, taken, reason) in [
+        (too_long, 0, "a topic of 65526 bytes"),
+        (too_many_bytes, 1_024, "topics of more than 1048576 bytes"),
+        (too_many, 10_000, "more than 10000 topics"),
     ] {
         let mut raw = Raw::connect(&forwarder.subscribers, "SUB").await;
         // It may be dropped before it has said all.
@@ -216,6 +216,11 @@ async fn who_subscribes_to_too_much_is_dropped_alone() {
         let gone = "subscriber disconnected";
         forwarder.process.logged_where(gone, is_it).await;
         raw.dropped().await;
+        // What was taken is asked for, and then no more.
+        for number in 0..2 * taken {
+            let said = publisher.says().await;
+            assert_eq!(said["subscribed"], number < taken, "{number}");
+        }
         send(&mut publisher, json!(["t", reason])).await;
         assert_eq!(frames(&mut subscriber).await, json!(["t", reason]));
     }
