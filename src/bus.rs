@@ -106,11 +106,6 @@ impl Bus {
         })
     }
 
-    /// Whether a reader can [begin](Reader::begin) anywhere in what it keeps.
-    fn has_places(&self) -> bool {
-        self.is_durable()
-    }
-
     /// Whether it may know where an event of this origin is.
     fn finds(&self, origin: Origin) -> bool {
         match self.address.kind {

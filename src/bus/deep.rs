@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
+use super::figures::Figures;
 use super::{Arrival, Begin, Bus, Reader};
 use crate::event::{Event, EventId, Gap, Origin};
 use crate::source::presence::Named;
@@ -31,12 +32,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What is kept of a stream beyond its history.
 pub struct Archive {
     bus: Arc<Bus>,
+    /// What comes from there into the log.
+    figures: Arc<Figures>,
     readers: Arc<Semaphore>,
 }
 
 /// A way through it, for one subscriber.
 pub struct Deep {
     bus: Arc<Bus>,
+    figures: Arc<Figures>,
     reader: Box<dyn Reader>,
     log: Arc<EventLog>,
     format: Format,
@@ -61,12 +65,13 @@ pub enum Step {
 }
 
 impl Archive {
-    /// What `bus` keeps, if a reader can begin anywhere in it.
-    pub fn of(bus: &Bus) -> Option<Self> {
-        bus.has_places().then(|| Self {
-            bus: Arc::new(bus.clone()),
+    /// What `bus` keeps, which the log is from: `figures` are those of what comes from there.
+    pub fn new(bus: Bus, figures: Arc<Figures>) -> Self {
+        Self {
+            bus: Arc::new(bus),
+            figures,
             readers: Arc::new(Semaphore::new(MOST_READERS)),
-        })
+        }
     }
 
     /// The way to where `wish` leads, if that is beyond what `log` holds, and how far it can be met then, in `joined`.
@@ -148,6 +153,7 @@ impl Archive {
         };
         let deep = Deep {
             bus: self.bus.clone(),
+            figures: self.figures.clone(),
             reader,
             log: log.clone(),
             format,
@@ -173,6 +179,7 @@ impl Deep {
         loop {
             if self.arrivals.is_empty() {
                 let Self {
+                    figures,
                     reader,
                     arrivals,
                     log,
@@ -198,12 +205,18 @@ impl Deep {
                             read.context("what is kept cannot be read on")?;
                             break;
                         }
-                        // The log does not have the last of what is kept, and there is no more. What comes from here on it will have, and
-                        // what has come before that, but not to it, would be here by the next time.
-                        () = sleep(QUIET) => match spare.take() {
-                            None => spare = Some(log.follow(*format)),
-                            Some(subscription) => return Ok(Step::Join(subscription)),
-                        },
+                        // The log does not know the last of what is kept, and there is no more: perhaps that is no event for it. What
+                        // comes from here on it will have, if nothing has come to either since, and if it was connected all the while.
+                        () = sleep(QUIET) => {
+                            let now = figures.counts();
+                            match spare.take() {
+                                Some((subscription, then)) if then == now => {
+                                    return Ok(Step::Join(subscription));
+                                }
+                                _ if now.connected => spare = Some((log.follow(*format), now)),
+                                _ => {}
+                            }
+                        }
                     }
                 }
             }

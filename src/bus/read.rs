@@ -97,7 +97,6 @@ impl Reading {
     /// One connection, from its beginning to its end.
     async fn connection(&mut self) -> Result<std::convert::Infallible> {
         self.reader.connect().await?;
-        self.entry.figures.connected();
         if std::mem::replace(&mut self.has_met, true) {
             self.entry.was_interrupted();
         }
@@ -105,6 +104,7 @@ impl Reading {
             self.past().await?;
         }
         // With its past: who waits for it wants to have that.
+        self.entry.figures.connected();
         self.presence.connected();
         let mut arrivals = Vec::new();
         loop {

@@ -320,7 +320,11 @@ impl Following {
                 self.sent += piece.len() as u64;
                 room.send(piece);
             }
-            piece = match deep.next().await {
+            let step = tokio::select! {
+                step = deep.next() => step,
+                () = slot.closed() => return Err(GONE.into()),
+            };
+            piece = match step {
                 Ok(Step::Frames(frames)) => frames,
                 Ok(Step::Join(subscription)) => {
                     self.first = subscription.cursor.index;

@@ -44,6 +44,13 @@ impl Connections {
         (Arc::new(bus), figures)
     }
 
+    /// `only` is the bus that the log is from, and the one that is read.
+    fn keep_archive(&mut self, only: Option<Bus>) {
+        let figures = self.figures.iter().find(|it| it.way == Way::In);
+        let archive = only.zip(figures.cloned());
+        self.archive = archive.map(|(bus, figures)| Arc::new(Archive::new(bus, figures)));
+    }
+
     fn source(&mut self, bus: Bus) -> Source {
         let (bus, figures) = self.add(bus, Way::In);
         Source::Bus(bus, figures)
@@ -75,15 +82,15 @@ impl Buses {
         }
     }
 
-    /// Where more of the stream is kept than its history holds: where all that is in the log comes from, in the order of the log.
-    /// `alone`: there is nothing but what is consumed from buses.
-    fn archive(&self, alone: bool) -> Option<Arc<Archive>> {
+    /// The bus that all that is in the log comes from, in the order of the log, if it keeps that. `alone`: there is nothing but what is
+    /// consumed from buses.
+    fn only(&self, alone: bool) -> Option<Bus> {
         let bus = match (&self.both, &self.consume[..]) {
             (Some(both), []) => both,
             (None, [only]) if alone => only,
             _ => return None,
         };
-        Archive::of(bus).map(Arc::new)
+        bus.is_durable().then(|| bus.clone())
     }
 
     /// Connects the stream in `log` to them: it has `sources` besides, and clients may publish if that is what `publishes` says.
@@ -94,10 +101,8 @@ impl Buses {
         history: Limits,
         (tasks, stop): (&TaskTracker, &CancellationToken),
     ) -> (Connections, Sources) {
-        let mut connections = Connections {
-            archive: self.archive(sources.is_empty() && !publishes),
-            ..Connections::default()
-        };
+        let only = self.only(sources.is_empty() && !publishes);
+        let mut connections = Connections::default();
         let forward = |(bus, figures), log: &Arc<EventLog>, own| {
             let follower = Follower::new(log.clone());
             tasks.spawn(forward::run(bus, follower, own, figures, stop.clone()));
@@ -109,6 +114,7 @@ impl Buses {
             forward(connections.add(bus, Way::Out), log, None);
         }
         let Some(both) = self.both else {
+            connections.keep_archive(only);
             let sources = sources.into_iter().map(|source| (source, log.clone()));
             return (connections, sources.collect());
         };
@@ -127,6 +133,7 @@ impl Buses {
             into.extend(sources.into_iter().map(|source| (source, inlet.clone())));
         }
         into.push((connections.source(both), log.clone()));
+        connections.keep_archive(only);
         (connections, into)
     }
 }

@@ -258,17 +258,20 @@ impl Kept {
         }
     }
 
-    /// Adds what has room; whether there is more of it.
+    /// Adds what has room, and the newest in any case: so it is known that it has been here. Whether there is more of it.
     fn take(&mut self, page: Vec<Entry>) -> bool {
         for entry in page {
             self.bytes += entry.len() + size_of::<Event>();
             let is_over = self.bytes > self.limits.bytes
                 || (self.limits.count).is_some_and(|count| self.entries.len() >= count)
                 || entry.id.ms < self.oldest;
-            if is_over {
+            if is_over && !self.entries.is_empty() {
                 return false;
             }
             self.entries.push(entry);
+            if is_over {
+                return false;
+            }
         }
         true
     }
@@ -331,6 +334,6 @@ mod tests {
             ..unlimited
         });
         assert!(!kept.take(page(10)), "they are from 1970");
-        assert!(kept.entries.is_empty());
+        assert_eq!(kept.entries, page(10)[..1], "but for the newest");
     }
 }
