@@ -50,6 +50,7 @@ pub mod source;
 pub mod stdout;
 pub mod stream;
 pub mod tls;
+pub mod topology;
 pub mod url_path;
 pub mod wire;
 

@@ -1,0 +1,108 @@
+//! The picture of what runs: instances, and the links between them, as one hop and those upstream of it know them.
+//!
+//! A hop tells what it knows of itself and asks its upstreams for the rest, so whoever asks one hop gets all that is upstream of it.
+
+use serde::{Deserialize, Serialize};
+
+/// Nodes and links. Several of them are one when they are merged: nodes are the same when their ids are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Topology {
+    /// Each once.
+    pub nodes: Vec<Node>,
+    /// In the direction in which events flow; between two nodes there may be several, of different streams.
+    pub links: Vec<Link>,
+}
+
+/// Something that events come from or go through.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Of a hop the id of its process ([`Origin`](crate::event::Origin)); of anything else its URL as it may be shown to anyone.
+    pub id: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Where it is, in its own words, or as others call it: `host:port` of a hop, a URL of what is none.
+    pub address: String,
+    /// What it serves, as far as whoever asks may know; of a hop only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<Stream>,
+}
+
+/// What a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A wsevent.
+    Hop,
+    /// A `wsevent proxy`.
+    Proxy,
+    /// Anybody's server that events are consumed from.
+    Foreign,
+    /// A bus, standard input or output, or a webhook.
+    Bus,
+}
+
+/// A stream of a hop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Its path, with the parameters that name it.
+    pub path: String,
+    /// In the ids of events that begin here.
+    pub origin: String,
+    /// Events a second, over the last few seconds.
+    pub rate: f64,
+    /// Now, without links to other hops.
+    pub subscribers: usize,
+    /// Links to hops downstream, now.
+    pub hops: usize,
+    /// Whether random events are made here.
+    pub produces: bool,
+    /// Whether clients may publish.
+    pub publish: bool,
+}
+
+/// What one node gets from another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    /// The id of the node that sends.
+    pub from: String,
+    /// Which of its streams, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_path: Option<String>,
+    /// The id of the node that receives.
+    pub to: String,
+    /// Into which of its streams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_path: Option<String>,
+    /// What it is for.
+    pub role: Role,
+    /// How events are carried: `hop`, `websocket`, `sse`, `ndjson`, or the scheme of a bus; none while that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<String>,
+    /// Whether there is a connection now. One that is [on standby](Role::Standby) has none as a rule.
+    pub connected: bool,
+    /// Events a second that it has brought first, over the last few seconds, if that is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+    /// How much later than on the fastest link events come on this one, in microseconds, if they come on several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<u64>,
+    /// Why there is no connection, in one line, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What a link is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// `--consume`.
+    Consume,
+    /// `--consume-standby`: used while there is no other.
+    Standby,
+    /// `--peer`: what has entered there.
+    Peer,
+    /// A bus, in either direction.
+    Bus,
+    /// A reverse proxy's upstream.
+    Proxy,
+}
