@@ -36,6 +36,7 @@ use crate::source::upstream::Upstream;
 use crate::source::{Destination, Source};
 use crate::stream::EventLog;
 use crate::stream::history::Limits;
+use crate::stream::merge::Merge;
 use crate::stream::retained::Retain;
 use crate::stream::via::Refusal;
 use buses::Buses;
@@ -456,9 +457,16 @@ impl Route {
             ender,
             (&self.own.tasks, self.publish_rate.as_ref()),
         ));
+        let mut merges: Vec<Arc<Merge>> = Vec::new();
         for (number, (source, log)) in sources.into_iter().enumerate() {
             source.announce(&log, &stream.via, number);
+            let merge = merges.iter().find(|merge| merge.leads_to(&log)).cloned();
+            let merge = merge.unwrap_or_else(|| {
+                merges.push(Merge::new(log.clone()));
+                merges[merges.len() - 1].clone()
+            });
             let to = Destination {
+                inflow: merge.inflow(number, false),
                 log,
                 via: stream.via.clone(),
                 number,

@@ -53,6 +53,7 @@ use crate::route::Routes;
 use crate::route::served::Lease;
 use crate::shutdown::Tracked;
 use crate::wire::Format;
+use crate::wire::hop::Scope;
 use limits::{Keeper, Limits};
 use request::{Context, Handover, Kind, Outcome};
 use watched::Watched;
@@ -310,6 +311,7 @@ async fn hand_over(
         kind,
         mut deep,
     } = handover;
+    let mut scope = Scope::All;
     let (format, early, preface, subscription, publish) = match kind {
         Kind::WebSocket(subscription, publish) => {
             let format = Format::WebSocket;
@@ -322,13 +324,16 @@ async fn hand_over(
             let joining = async {
                 let (hello, early) = hello::receive(&mut connection, early).await?;
                 let joined = hello::join(&stream.log, &hello).await?;
-                anyhow::Ok((joined, early))
+                anyhow::Ok((joined, hello.scope, early))
             };
             let Some(joined) = context.stop.run_until_cancelled(joining).await else {
                 return Ok(());
             };
-            let ((mut joined, wish), early) = joined?;
-            deep = stream.reach(Format::Hop, &wish, &mut joined).await;
+            let ((mut joined, wish), asked, early) = joined?;
+            scope = asked;
+            if scope == Scope::All {
+                deep = stream.reach(Format::Hop, &wish, &mut joined).await;
+            }
             let welcome = hello::welcome(&joined, &stream.via);
             let publish = Err(Unheard::Nobody);
             (Format::Hop, early, welcome, joined.subscription, publish)
@@ -351,7 +356,11 @@ async fn hand_over(
         }
     };
     let remaining = remaining.map(|remaining| remaining.saturating_sub(begun.elapsed()));
-    stream.fanout(format).serve(Arrival {
+    let fanout = match format {
+        Format::Hop => stream.links(scope),
+        format => stream.fanout(format),
+    };
+    fanout.serve(Arrival {
         stream: connection,
         address: context.address,
         early,

@@ -21,6 +21,7 @@ use crate::bus::figures::Figures;
 use crate::bus::{Bus, read};
 use crate::shutdown::until_stopped;
 use crate::stream::EventLog;
+use crate::stream::merge::Inflow;
 use crate::stream::via::Via;
 use produce::Produce;
 use upstream::Upstream;
@@ -29,6 +30,8 @@ use upstream::Upstream;
 pub struct Destination {
     /// The stream.
     pub log: Arc<EventLog>,
+    /// The way into it.
+    pub inflow: Inflow,
     /// Gets to know the upstream, and the hops behind it.
     pub via: Arc<Via>,
     /// The number of the source there.

@@ -13,6 +13,7 @@ pub mod follow;
 pub mod head;
 pub mod history;
 pub mod join;
+pub mod merge;
 pub mod places;
 mod rate;
 pub mod retained;
@@ -54,6 +55,18 @@ pub struct EventLog {
     head: Head,
     /// How many sources have not got so far yet that they could tell what the stream's past is.
     unsettled: AtomicUsize,
+    /// What of it has not come from a peer, if there are any: all that a peer is given. It is written under this log's lock, and
+    /// never the other way round.
+    local: Option<Arc<EventLog>>,
+}
+
+/// Which way an event has come into a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Way {
+    /// The number of the source that has brought it, if one has.
+    pub link: Option<u16>,
+    /// Whether that is a peer, so that other peers do not get it from here.
+    pub is_from_peer: bool,
 }
 
 struct State {
@@ -124,7 +137,29 @@ impl EventLog {
             }),
             head: Head::default(),
             unsettled: AtomicUsize::new(0),
+            local: None,
         }
+    }
+
+    /// The same, for a stream that has peers.
+    pub fn with_peers(mut self) -> Self {
+        let limits = self.limits();
+        let retain = self.keys.clone().map(|key| Retain {
+            key,
+            bytes: self.lock().kept.as_ref().map_or(0, |kept| kept.limit()),
+        });
+        self.local = Some(Arc::new(Self::retaining(limits, retain)));
+        self
+    }
+
+    /// What of it has not come from a peer: everything, where there are none.
+    pub fn local(&self) -> &Self {
+        self.local.as_deref().unwrap_or(self)
+    }
+
+    /// The same, if it is another log: events in it have their ids from here.
+    pub fn own_local(&self) -> Option<&Arc<Self>> {
+        self.local.as_ref()
     }
 
     /// The id of this instance, for this stream.
@@ -151,7 +186,10 @@ impl EventLog {
         let mut event = event.into();
         self.prepare(&mut event.key, &mut event.payload);
         let mut state = self.lock();
-        let id = state.append(self.origin, event, gap);
+        let entry = state.append(self.origin, event, gap);
+        let id = entry.event.id;
+        self.mirror(&entry);
+        state.push(entry);
         self.publish(state);
         id
     }
@@ -163,23 +201,47 @@ impl EventLog {
         }
         let mut state = self.lock();
         let events = events.into_iter();
-        let ids = events
-            .map(|event| state.append(self.origin, event, None))
-            .collect();
+        let append = |event| {
+            let entry = state.append(self.origin, event, None);
+            let id = entry.event.id;
+            self.mirror(&entry);
+            state.push(entry);
+            id
+        };
+        let ids = events.map(append).collect();
         self.publish(state);
         ids
     }
 
     /// Appends an event that has its id from elsewhere; false if it is in the log already, or was. `gap` is what is known to
     /// be missing before it, beyond what its id tells.
-    pub fn relay(&self, mut event: Event, gap: Option<Gap>) -> bool {
+    pub fn relay(&self, event: Event, gap: Option<Gap>) -> bool {
+        self.relay_by(Way::default(), event, gap)
+    }
+
+    /// The same; `way` is the one that it has come.
+    pub fn relay_by(&self, way: Way, mut event: Event, gap: Option<Gap>) -> bool {
         self.prepare(&mut event.key, &mut event.payload);
         let mut state = self.lock();
-        let taken = state.relay(self.origin, event, gap);
-        if taken {
-            self.publish(state);
+        let Some(mut entry) = state.relay(self.origin, event, gap) else {
+            return false;
+        };
+        entry.link = way.link;
+        if !way.is_from_peer {
+            self.mirror(&entry);
         }
-        taken
+        state.push(entry);
+        self.publish(state);
+        true
+    }
+
+    /// Lets peers have an event, too, under the lock of this log.
+    fn mirror(&self, entry: &Entry) {
+        if let Some(local) = &self.local {
+            let mut state = local.lock();
+            state.push(entry.clone());
+            local.publish(state);
+        }
     }
 
     /// Gives an event its key, if it has none and its payload says it. What has one may be kept for long, and must not keep more
@@ -213,7 +275,8 @@ impl EventLog {
         // Who reads already has not been given this key with a snapshot, and would never get to know it.
         let is_news = event.time >= self.began || last.is_some() || state.is_read();
         if is_news && !has_passed {
-            if state.relay(self.origin, event, None) {
+            if let Some(entry) = state.relay(self.origin, event, None) {
+                state.push(entry);
                 self.publish(state);
             }
         } else if let Some(kept) = &mut state.kept {
@@ -232,7 +295,9 @@ impl EventLog {
         let mut state = self.lock();
         if state.kept.is_some() && state.is_read() {
             for event in past {
-                state.relay(self.origin, event, None);
+                if let Some(entry) = state.relay(self.origin, event, None) {
+                    state.push(entry);
+                }
             }
             self.publish(state);
             return;
@@ -385,7 +450,8 @@ pub(crate) fn hole(last: u64, next: EventId) -> Option<Gap> {
 }
 
 impl State {
-    fn append(&mut self, origin: Origin, event: NewEvent, gap: Option<Gap>) -> EventId {
+    /// The next event from here.
+    fn append(&mut self, origin: Origin, event: NewEvent, gap: Option<Gap>) -> Entry {
         let id = EventId {
             origin,
             seq: self.next_own,
@@ -403,19 +469,19 @@ impl State {
             next: Some(id),
             ..gap
         });
-        self.push(event, gap, now);
-        id
+        Entry::new(event, gap, now)
     }
 
-    fn relay(&mut self, own: Origin, event: Event, gap: Option<Gap>) -> bool {
+    /// An event that has its id, unless it is here.
+    fn relay(&self, own: Origin, event: Event, gap: Option<Gap>) -> Option<Entry> {
         let id = event.id;
         // What was here before it went round, even if the number is not one we have given: ours are ours.
         if id.origin == own {
-            return false;
+            return None;
         }
         let last = self.history.places().of(id.origin).map(|runs| runs.last);
         let hole = match last {
-            Some(last) if id.seq <= last => return false,
+            Some(last) if id.seq <= last => return None,
             Some(last) => hole(last, id),
             None => None,
         };
@@ -425,18 +491,12 @@ impl State {
                 ..gap
             })
         });
-        self.push(event, hole, event::now());
-        true
+        Some(Entry::new(event, hole, event::now()))
     }
 
-    fn push(&mut self, event: Event, gap: Option<Gap>, now: u64) {
-        self.rate.count(now);
-        self.bytes += event.payload.bytes.len() as u64;
-        let entry = Entry {
-            event,
-            gap: gap.map(Box::new),
-            since: now,
-        };
+    fn push(&mut self, entry: Entry) {
+        self.rate.count(entry.since);
+        self.bytes += entry.event.payload.bytes.len() as u64;
         self.write_tapes(&entry);
         if let Some(kept) = &mut self.kept {
             kept.push(self.history.next(), &entry);

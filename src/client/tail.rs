@@ -22,7 +22,7 @@ use crate::source::presence::Named;
 use crate::source::upstream::Upstream;
 use crate::source::websocket::{Connected, Offer};
 use crate::stdout;
-use crate::wire::hop::{Begin, Control, Hello, StateWish};
+use crate::wire::hop::{Begin, Control, Hello, Scope, StateWish};
 use output::Output;
 use websocket::Messages;
 
@@ -210,6 +210,7 @@ impl WebSocket {
             have: have.to_vec(),
             from: if have.is_empty() { begin } else { Begin::First },
             state: self.state_wish(),
+            scope: Scope::All,
         });
         let hello = Message::text(hello.to_string());
         connected.link.send(hello).await?;

@@ -17,7 +17,7 @@ use crate::stream::join::{Joined, Wish};
 use crate::stream::usage::{Usage, User};
 use crate::stream::via::{Refusal, Via};
 use crate::wire::Format;
-use crate::wire::hop::Instance;
+use crate::wire::hop::{Instance, Scope};
 
 /// How long an upstream may take to say whether there is such a stream; then it is taken for one that is merely away.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -43,6 +43,8 @@ pub struct Served {
     pub(super) usage: Arc<Usage>,
     /// For each format, once somebody reads it.
     fanouts: [OnceLock<Box<Fanout>>; Format::ALL.len()],
+    /// For peers, once there is one.
+    peers: OnceLock<Box<Fanout>>,
     /// Knows what still runs for it.
     pub tasks: TaskTracker,
 }
@@ -88,6 +90,7 @@ impl Served {
             subscribers: Arc::default(),
             usage: Arc::default(),
             fanouts: Default::default(),
+            peers: OnceLock::new(),
             tasks: tasks.clone(),
         }
     }
@@ -102,16 +105,30 @@ impl Served {
 
     /// What serves the stream in this format.
     pub fn fanout(&self, format: Format) -> &Fanout {
-        self.fanouts[format as usize].get_or_init(|| {
-            Box::new(Fanout::new(
-                self.log.clone(),
-                format,
-                self.name.clone(),
-                &self.policy.subscribers,
-                self.subscribers.clone(),
-                (&self.tasks, &self.ender),
-            ))
-        })
+        let made = &self.fanouts[format as usize];
+        made.get_or_init(|| self.new_fanout(self.log.clone(), format))
+    }
+
+    /// What serves a link to another hop.
+    pub fn links(&self, scope: Scope) -> &Fanout {
+        match (scope, self.log.own_local()) {
+            (Scope::Local, Some(local)) => {
+                let new = || self.new_fanout(local.clone(), Format::Hop);
+                self.peers.get_or_init(new)
+            }
+            _ => self.fanout(Format::Hop),
+        }
+    }
+
+    fn new_fanout(&self, log: Arc<EventLog>, format: Format) -> Box<Fanout> {
+        Box::new(Fanout::new(
+            log,
+            format,
+            self.name.clone(),
+            &self.policy.subscribers,
+            self.subscribers.clone(),
+            (&self.tasks, &self.ender),
+        ))
     }
 
     /// The way to where `wish` leads, if that is beyond what history holds, and a bus keeps more; `joined` then says how far it is met.

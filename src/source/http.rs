@@ -17,7 +17,7 @@ use super::upstream::Upstream;
 use super::{Backoff, Destination};
 use crate::event::{EventId, Gap};
 use crate::shutdown::until_stopped;
-use crate::stream::EventLog;
+use crate::stream::merge::Inflow;
 use client::{Answer, Client, EVENT_STREAM_OR_NDJSON, NDJSON_OR_EVENT_STREAM};
 use decode::Item;
 
@@ -36,7 +36,7 @@ pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: Cancellatio
         client: Client::new(upstream, accept),
         backoff: Backoff::new(),
         appender: Appender {
-            log: &to.log,
+            inflow: &to.inflow,
             last: None,
             missing: None,
         },
@@ -66,6 +66,7 @@ impl Reading<'_> {
                 }
                 Ok(Answer::Stream(answer)) => {
                     self.presence.connected();
+                    self.appender.inflow.up();
                     if std::mem::replace(&mut self.has_met, true) && !self.client.can_resume() {
                         // What has been sent meanwhile, nobody knows.
                         self.appender.lost(None);
@@ -85,6 +86,7 @@ impl Reading<'_> {
     async fn read(&mut self, mut answer: client::Stream) -> anyhow::Error {
         let (since, mut events) = (Instant::now(), 0);
         let result = self.follow(&mut answer, &mut events).await;
+        self.appender.inflow.down();
         self.client.resume_after(answer.last_event_id());
         self.backoff.connection_ended(since, events > 0);
         match result {
@@ -119,7 +121,7 @@ impl Reading<'_> {
 
 /// The way into the log, and what is missing on it.
 struct Appender<'a> {
-    log: &'a EventLog,
+    inflow: &'a Inflow,
     /// The last event that came this way.
     last: Option<EventId>,
     /// What is missing right before the next event.
@@ -132,12 +134,12 @@ impl Appender<'_> {
         match item {
             Item::Known(event) => {
                 self.last = Some(event.id);
-                self.log.relay(event, self.missing.take());
+                self.inflow.relay(event, self.missing.take());
                 true
             }
             Item::New(event) => {
                 let gap = self.missing.take();
-                self.last = Some(self.log.append_with_gap(event, gap));
+                self.last = Some(self.inflow.append(event, gap));
                 true
             }
             Item::Gap(gap) => {
@@ -148,8 +150,8 @@ impl Appender<'_> {
                 false
             }
             Item::Kept(event) => {
-                if self.log.retains() {
-                    self.log.adopt(event);
+                if self.inflow.log().retains() {
+                    self.inflow.adopt(event);
                 }
                 true
             }

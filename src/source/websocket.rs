@@ -3,6 +3,7 @@
 
 mod ahead;
 mod handshake;
+pub mod intake;
 pub mod login;
 pub mod pattern;
 mod reader;

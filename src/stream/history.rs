@@ -18,6 +18,20 @@ pub struct Entry {
     pub gap: Option<Box<Gap>>,
     /// When it came, in microseconds since the Unix epoch: of the event's own time, another clock and the way here are a part.
     pub since: u64,
+    /// The number of the source that brought it first, if one did.
+    pub link: Option<u16>,
+}
+
+impl Entry {
+    /// An event that is here since `now`.
+    pub fn new(event: Event, gap: Option<Gap>, now: u64) -> Self {
+        Self {
+            event,
+            gap: gap.map(Box::new),
+            since: now,
+            link: None,
+        }
+    }
 }
 
 /// Here since it happened.
@@ -27,6 +41,7 @@ impl From<Event> for Entry {
             since: event.time,
             event,
             gap: None,
+            link: None,
         }
     }
 }

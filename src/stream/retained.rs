@@ -61,6 +61,11 @@ const BLOCK: u64 = 1 << 10;
 const GONE_KNOWN: usize = 1 << 10;
 
 impl Retained {
+    /// The bound on what is kept, in bytes.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Keeps at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self {

@@ -63,6 +63,18 @@ pub struct Hello {
     pub from: Begin,
     /// Whether it wants the state that the upstream keeps.
     pub state: StateWish,
+    /// Which events it wants.
+    pub scope: Scope,
+}
+
+/// Which events of a stream go over a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scope {
+    /// All.
+    #[default]
+    All,
+    /// Those that have not come to the upstream from a peer of its own: between peers each event goes one step only.
+    Local,
 }
 
 /// Whether a hop wants the state that its upstream keeps.
@@ -213,6 +225,9 @@ impl fmt::Display for Control {
                     StateWish::Yes => f.write_str(" state=yes")?,
                     StateWish::Missed => f.write_str(" state=missed")?,
                 }
+                if hello.scope == Scope::Local {
+                    f.write_str(" scope=local")?;
+                }
                 write_list(f, "have", &hello.have)
             }
             Self::Snapshot(Snapshot::Begin { count }) => {
@@ -319,6 +334,10 @@ fn decode_control(line: &str) -> Result<Message, Wrong> {
                 Some("yes") => StateWish::Yes,
                 Some("missed") => StateWish::Missed,
                 _ => StateWish::No,
+            },
+            scope: match field("scope") {
+                Some("local") => Scope::Local,
+                _ => Scope::All,
             },
         }),
         "snapshot" => Control::Snapshot(match field("state") {

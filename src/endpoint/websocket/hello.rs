@@ -15,7 +15,7 @@ use crate::stream::EventLog;
 use crate::stream::join::{Joined, StateWish, Wish};
 use crate::stream::via::Via;
 use crate::wire::Format;
-use crate::wire::hop::{self, Begin, Control, Hello, Message, Welcome};
+use crate::wire::hop::{self, Begin, Control, Hello, Message, Scope, Welcome};
 use crate::wire::websocket;
 
 /// How long a hop may take to say hello, and to take the answer to a wrong one.
@@ -146,6 +146,10 @@ pub async fn join(log: &EventLog, hello: &Hello) -> Result<(Joined, Wish)> {
     if hello.id == Some(log.origin()) {
         bail!("it is this instance itself");
     }
+    let log = match hello.scope {
+        Scope::All => log,
+        Scope::Local => log.local(),
+    };
     log.wait_for_past().await;
     let wish = wish(hello);
     log.wait_for(&wish).await;

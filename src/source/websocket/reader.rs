@@ -1,6 +1,5 @@
 //! Reads one connection after another of the same upstream into the log.
 
-use std::collections::VecDeque;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -10,72 +9,34 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
 
 use super::super::Destination;
+use super::intake::Intake;
 use super::login::{Login, Talk};
 use super::{Connected, Heartbeat, Link, close, complaint, payload};
-use crate::event::{Event, Gap, Payload, Snapshot};
 use crate::shutdown::until_stopped;
 use crate::source::upstream::Upstream;
-use crate::stream::EventLog;
-use crate::wire::Format;
-use crate::wire::hop::{self, Begin, Control, Hello, Instance, StateWish, Welcome};
+use crate::wire::hop::{self, Control};
 
 /// How long a hop may take to answer a hello. One that waits for its own upstream takes a few seconds.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// More notices than this are not kept at once: there is at most one for each origin.
-const MAX_GAPS: usize = 1_000;
-
-/// What is known of an upstream from one connection to the next.
+/// Reads the connections to an upstream.
 pub struct Reader<'a> {
-    to: &'a Destination,
-    /// The largest event taken, in bytes.
-    max_message_size: usize,
-    /// Whether there has been a connection before.
-    has_met: bool,
-    /// Events since they were last counted.
-    count: u64,
-    /// Messages that were to be ignored.
-    ignored: u64,
-    /// To be told with the event that they name as the next, or with whatever comes next.
-    gaps: Vec<Gap>,
-    /// What has come so far of a past that is not all here.
-    past: Option<Past>,
-    /// What comes is the state that the upstream keeps.
-    is_state: bool,
-    /// All of that has come once.
-    has_state: bool,
-}
-
-/// Events that were in the upstream's log before this one began.
-struct Past {
-    /// So many of the upstream's backlog are still to come.
-    left: u64,
-    events: VecDeque<Event>,
-    bytes: usize,
+    intake: Intake<'a>,
 }
 
 impl<'a> Reader<'a> {
     /// Nothing has been read yet.
     pub fn new(to: &'a Destination, max_message_size: usize) -> Self {
         Self {
-            to,
-            max_message_size,
-            has_met: false,
-            count: 0,
-            ignored: 0,
-            gaps: Vec::new(),
-            past: None,
-            is_state: false,
-            has_state: false,
+            intake: Intake::new(to, max_message_size),
         }
     }
 
     /// How many events have come since this was last asked.
     pub fn take_count(&mut self) -> u64 {
-        std::mem::take(&mut self.count)
+        self.intake.take_count()
     }
 
     /// Reads one connection to its end, which is an error, or until `stop` is cancelled. `tell` is called once the server has
@@ -95,10 +56,7 @@ impl<'a> Reader<'a> {
                 None => Ok(()),
             }
         };
-        // What has come of it is better than nothing, and the next connection goes on from there.
-        if self.past.is_some() {
-            self.settle_past();
-        }
+        self.intake.ended();
         let farewell = match &result {
             Ok(()) => Some(CloseFrame {
                 code: CloseCode::Away,
@@ -136,9 +94,9 @@ impl<'a> Reader<'a> {
             let mut arrived = Some(message);
             while let Some(message) = arrived {
                 let taken = match payload(message) {
-                    Ok(Some(payload)) if is_hop => self.take(payload),
+                    Ok(Some(payload)) if is_hop => self.intake.take(payload),
                     Ok(Some(payload)) => {
-                        self.take_raw(payload, &upstream.talk);
+                        self.intake.take_raw(payload, &upstream.talk);
                         Ok(())
                     }
                     Ok(None) => Ok(()),
@@ -158,49 +116,18 @@ impl<'a> Reader<'a> {
         heartbeat: &mut Heartbeat,
         talk: &Talk,
     ) -> Result<()> {
-        if self.has_met {
-            // What such a server has sent meanwhile, nobody knows.
-            self.gaps = vec![Gap {
-                after: self.to.log.last().map(|id| id.to_string().into()),
-                next: None,
-                lost: None,
-            }];
-        }
+        self.intake.begin_raw();
         let mut login = Login::new(talk);
         while let Some(payload) = login.next(link, heartbeat).await? {
-            self.note_met();
-            self.take_raw(payload, talk);
+            self.intake.note_met();
+            self.intake.take_raw(payload, talk);
         }
-        self.note_met();
+        self.intake.note_met();
         Ok(())
     }
 
-    /// Takes one message of a foreign WebSocket.
-    fn take_raw(&mut self, payload: Payload, talk: &Talk) {
-        if talk.ignores(&payload) {
-            self.ignored += 1;
-            let (number, ignored) = (self.to.number, self.ignored);
-            debug!(upstream = number, ignored, "message ignored");
-            return;
-        }
-        self.count += 1;
-        self.to.log.append_with_gap(payload, self.gaps.pop());
-    }
-
     async fn begin_hop(&mut self, link: &mut Link, heartbeat: &mut Heartbeat) -> Result<()> {
-        let hello = Control::Hello(Hello {
-            id: Some(self.to.log.origin()),
-            have: self.to.log.have(),
-            from: match self.has_met {
-                true => Begin::First,
-                false => Begin::All,
-            },
-            state: match (self.to.log.retains(), self.has_state) {
-                (false, _) => StateWish::No,
-                (true, false) => StateWish::Yes,
-                (true, true) => StateWish::Missed,
-            },
-        });
+        let hello = Control::Hello(self.intake.hello());
         link.send(Message::text(hello.to_string())).await?;
         let welcome = async {
             loop {
@@ -212,127 +139,10 @@ impl<'a> Reader<'a> {
                 }
             }
         };
-        let Welcome { path, backlog, .. } = match timeout(WELCOME_TIMEOUT, welcome).await {
-            Ok(welcome) => welcome?,
+        match timeout(WELCOME_TIMEOUT, welcome).await {
+            Ok(welcome) => self.intake.welcomed(welcome?),
             Err(_) => bail!("the upstream does not welcome this hop"),
-        };
-        self.set_path(path);
-        self.gaps.clear();
-        self.is_state = false;
-        self.past = Some(Past {
-            left: backlog,
-            events: VecDeque::new(),
-            bytes: 0,
-        });
-        if backlog == 0 {
-            self.settle_past();
         }
         Ok(())
-    }
-
-    /// Takes one message of a hop link.
-    fn take(&mut self, payload: Payload) -> Result<()> {
-        match hop::decode(payload)? {
-            hop::Message::Event(event) => {
-                self.count += 1;
-                let len = event.payload.bytes.len();
-                let is_too_large = len > self.max_message_size;
-                if is_too_large {
-                    // Refused with the connection, it would come again with the next one. The event behind it shows the gap.
-                    warn!(id = %event.id, len, "an event above --max-message-size is passed over");
-                }
-                if self.is_state {
-                    if !is_too_large {
-                        self.adopt(event);
-                    }
-                    return Ok(());
-                }
-                if let Some(past) = &mut self.past {
-                    past.left = past.left.saturating_sub(1);
-                    let is_last = past.left == 0;
-                    // What has happened since this log began is news here, as it is to those who have been waiting for it. So
-                    // is what goes on where the last connection ended, whatever the clock at the origin says.
-                    let log = &self.to.log;
-                    if is_too_large || event.time < log.began() && !log.goes_on_with(event.id) {
-                        if !is_too_large {
-                            past.push(event, log);
-                        }
-                        if is_last {
-                            self.settle_past();
-                        }
-                        return Ok(());
-                    }
-                    self.settle_past();
-                }
-                if is_too_large {
-                    return Ok(());
-                }
-                let is_before = |gap: &Gap| gap.next.is_none_or(|next| next == event.id);
-                let at = self.gaps.iter().position(is_before);
-                let gap = at.map(|at| self.gaps.swap_remove(at));
-                self.to.log.relay(event, gap);
-            }
-            hop::Message::Control(Control::Gap(gap)) if self.gaps.len() < MAX_GAPS => {
-                self.gaps.push(gap);
-            }
-            hop::Message::Control(Control::Path(path)) => self.set_path(path),
-            hop::Message::Control(Control::Snapshot(boundary)) => {
-                self.is_state = matches!(boundary, Snapshot::Begin { .. });
-                self.has_state |= !self.is_state;
-            }
-            hop::Message::Control(_) | hop::Message::Unknown => {}
-        }
-        Ok(())
-    }
-
-    /// Takes one event of the state that the upstream keeps.
-    fn adopt(&mut self, event: Event) {
-        // Should it be news, what is missing behind it shows by the ids.
-        self.gaps
-            .retain(|gap| gap.next.is_none_or(|next| next.origin != event.id.origin));
-        self.to.log.adopt(event);
-    }
-
-    /// Lets the hops downstream know, too, when the path has changed.
-    fn set_path(&self, path: Vec<Instance>) {
-        let Destination {
-            log, via, number, ..
-        } = self.to;
-        if via.set(*number, path) {
-            let mut frame = Vec::new();
-            hop::encode_control(&Control::Path(via.path()), &mut frame);
-            log.announce(Format::Hop, &frame);
-        }
-    }
-
-    /// What is to come from here on is news.
-    fn settle_past(&mut self) {
-        if let Some(past) = self.past.take() {
-            self.to.log.backfill(past.events);
-        }
-        self.note_met();
-    }
-
-    fn note_met(&mut self) {
-        if !std::mem::replace(&mut self.has_met, true) {
-            self.to.log.past_is_settled();
-        }
-    }
-}
-
-impl Past {
-    /// Takes the next event, and keeps no more bytes of the newest than `log` will. What goes may still be state.
-    fn push(&mut self, event: Event, log: &EventLog) {
-        let capacity = log.capacity();
-        self.bytes += event.payload.bytes.len() + size_of::<Event>();
-        self.events.push_back(event);
-        while self.bytes > capacity
-            && let Some(oldest) = self.events.pop_front()
-        {
-            self.bytes -= oldest.payload.bytes.len() + size_of::<Event>();
-            if log.retains() {
-                log.adopt(oldest);
-            }
-        }
     }
 }
