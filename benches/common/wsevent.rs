@@ -16,9 +16,14 @@ const STARTING: Duration = Duration::from_secs(10);
 
 /// Starts it with these arguments and on a port of its choice; returns when it listens there.
 pub fn start(arguments: &[&str], cpus: &Cpus) -> Result<(Process, SocketAddr)> {
+    start_at("127.0.0.1:0", arguments, cpus)
+}
+
+/// The same at an address that is given.
+pub fn start_at(at: &str, arguments: &[&str], cpus: &Cpus) -> Result<(Process, SocketAddr)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wsevent"));
     command.args(arguments);
-    command.args(["--serve-address", "127.0.0.1:0"]);
+    command.args(["--serve-address", at]);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("WSEVENT_") || name == "RUST_LOG" {
             command.env_remove(name);
