@@ -44,6 +44,7 @@ use crate::listen::refusal::LINGER;
 use crate::metrics::{Exposition, Metrics};
 use crate::reason;
 use crate::route::Routes;
+use crate::shutdown::Stop;
 use readiness::Readiness;
 
 /// At most so many connections.
@@ -70,12 +71,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Tells how the hop is that serves `routes`, and is about to stop from when `stop` is cancelled.
-    pub fn start(
-        listeners: Listeners,
-        routes: Arc<Routes>,
-        stop: CancellationToken,
-    ) -> Result<Self> {
+    /// Tells how the hop is that serves `routes`, and is about to stop once `stop` has begun.
+    pub fn start(listeners: Listeners, routes: Arc<Routes>, stop: Stop) -> Result<Self> {
         for address in listeners.addresses()? {
             info!(%address, "listening for administration");
         }

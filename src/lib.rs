@@ -58,7 +58,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
@@ -69,7 +68,7 @@ use event::Origin;
 use listen::Listeners;
 use route::Routes;
 use server::Door;
-use shutdown::Signals;
+use shutdown::{Signals, Stop};
 
 /// Plays the role until it is over; the exit status of the process.
 pub async fn run(role: Role) -> Result<ExitCode> {
@@ -80,26 +79,26 @@ pub async fn run(role: Role) -> Result<ExitCode> {
         Role::Explain(explain) => Ok(explain.run()),
         Role::Proxy(config) => {
             let signals = Signals::take().context("cannot listen for signals")?;
-            let stop = CancellationToken::new();
+            let stop = Stop::new(config.drain);
             shutdown::until_signalled(signals, stop.clone(), proxy::run(*config, stop)).await
         }
         #[cfg(feature = "zeromq")]
         Role::Forwarder(config) => {
             let signals = Signals::take().context("cannot listen for signals")?;
-            let stop = CancellationToken::new();
-            let forwarding = bus::zeromq::forwarder::run(config, stop.clone());
+            let stop = Stop::new(config.drain);
+            let forwarding = bus::zeromq::forwarder::run(config, stop.begun().clone());
             shutdown::until_signalled(signals, stop, forwarding).await
         }
         Role::Hop(hop) => {
             let signals = Signals::take().context("cannot listen for signals")?;
-            let stop = CancellationToken::new();
+            let stop = Stop::new(hop.drain);
             shutdown::until_signalled(signals, stop.clone(), run_hop(hop, stop)).await
         }
     }
 }
 
-/// Runs a hop until `stop` is cancelled and everything has been drained.
-async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
+/// Runs a hop until `stop` has begun and everything has been drained.
+async fn run_hop(hop: Hop, stop: Stop) -> Result<()> {
     // Before anything else: until then it would end the process.
     let hangups = reload::hangups()?;
     let listeners = Listeners::bind(&hop.address).await?;
@@ -123,7 +122,7 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
         info!(%address, url = %format_args!("{scheme}://{serving}{path}"), routes = policies.len(), "listening");
     }
     if let Some(tls) = &hop.tls {
-        tasks.spawn(tls.clone().watch(stop.clone()));
+        tasks.spawn(tls.clone().watch(stop.over().clone()));
     }
     let own = (Origin::random(), &*serving);
     let routes = Arc::new(Routes::start(policies, own, (&tasks, &stop)));
@@ -137,15 +136,20 @@ async fn run_hop(hop: Hop, stop: CancellationToken) -> Result<()> {
         .map(|listeners| Admin::start(listeners, routes.clone(), stop.clone()))
         .transpose()?;
     let reloading = reload::on_hangup(hangups, files, routes.clone(), addresses);
-    let stopped = stop.clone();
+    let stopped = stop.over().clone();
     tasks.spawn(async move { stopped.run_until_cancelled(reloading).await });
     let door = Door {
         tls: hop.tls,
         auth: hop.auth,
-        routes,
+        routes: routes.clone(),
     };
-    server::serve(listeners, door, hop.limits, tasks.clone(), stop).await;
-    shutdown::drain(&tasks, hop.drain).await;
+    let begun = stop.begun().clone();
+    server::serve(listeners, door, hop.limits, tasks.clone(), begun).await;
+    if stop.is_drain() {
+        routes.drain();
+    }
+    shutdown::let_go(&stop).await;
+    shutdown::drain(&tasks, &stop).await;
     if let Some(admin) = admin {
         admin.close().await;
     }

@@ -27,7 +27,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -35,6 +34,7 @@ use crate::listen::Listeners;
 use crate::listen::admission::{Admission, OfEach, most_connections};
 use crate::listen::refusal::TurningAway;
 use crate::listen::tls::Tls;
+use crate::shutdown::Stop;
 use crate::{listen, reason, shutdown};
 use balance::Balance;
 use connect::Connector;
@@ -98,11 +98,11 @@ pub struct Proxy {
     admission: Arc<Admission>,
     turning_away: TurningAway,
     tasks: TaskTracker,
-    stop: CancellationToken,
+    stop: Stop,
 }
 
-/// Runs the proxy until `stop` is cancelled and everything has been drained.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
+/// Runs the proxy until `stop` has begun and everything has been drained.
+pub async fn run(config: Config, stop: Stop) -> Result<()> {
     let mut listeners = Listeners::bind(&config.address).await?;
     let addresses = listeners.addresses()?;
     let sources = Sources {
@@ -115,6 +115,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     let upstreams = Upstreams::new(specs, config.balance, config.max_per_upstream);
     let upstreams = Arc::new(upstreams);
     let tasks = TaskTracker::new();
+    let begun = stop.begun().clone();
     let most = config.max_connections;
     let most = most.unwrap_or_else(|| most_connections(FILES_EACH));
     let admission = Admission::new(most, config.max_per_address.map(OfEach::address));
@@ -136,11 +137,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     });
     if let Some(probe) = config.probe {
         let connector = proxy.connector.clone();
-        tasks.spawn(health::watch(upstreams, probe, connector, stop.clone()));
+        let begun = begun.clone();
+        tasks.spawn(health::watch(upstreams, probe, connector, begun));
     }
     tasks.spawn(reload_on_hangup(proxy.clone(), sources)?);
     if let Some(tls) = &proxy.tls {
-        tasks.spawn(tls.clone().watch(stop.clone()));
+        tasks.spawn(tls.clone().watch(begun.clone()));
     }
     for address in &addresses {
         let upstreams = proxy.upstreams.names().join(" ");
@@ -148,14 +150,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     }
     // A task on a worker thread, as in `server::serve`.
     let accepting = tasks.spawn(async move {
-        while let Some((socket, address)) = stop.run_until_cancelled(listeners.accept()).await {
+        while let Some((socket, address)) = begun.run_until_cancelled(listeners.accept()).await {
             let admitted = admission.enter();
             let connection = front::connection(socket, address, admitted, proxy.clone());
             proxy.tasks.spawn(connection);
         }
     });
     accepting.await.expect("accepting does not panic");
-    shutdown::drain(&tasks, config.drain).await;
+    shutdown::drain(&tasks, &stop).await;
     Ok(())
 }
 
@@ -195,7 +197,7 @@ fn reload_on_hangup(
     sources: Sources,
 ) -> Result<impl Future<Output = ()> + Send> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    let stop = proxy.stop.clone();
+    let stop = proxy.stop.begun().clone();
     let reloading = async move {
         while hangup.recv().await.is_some() {
             if let Some(tls) = proxy.tls.clone() {

@@ -23,7 +23,6 @@ use anyhow::{Result, bail};
 use hyper::StatusCode;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
@@ -31,6 +30,7 @@ use crate::bus::address::Kind;
 use crate::endpoint::fanout::{Ender, Farewell, Settings};
 use crate::event::Origin;
 use crate::listen::rate::OfAddresses;
+use crate::shutdown::Stop;
 use crate::source::produce::Produce;
 use crate::source::upstream::Upstream;
 use crate::source::{Destination, Source};
@@ -172,7 +172,7 @@ struct Own {
     /// Where it serves, in its own words.
     address: Arc<str>,
     tasks: TaskTracker,
-    stop: CancellationToken,
+    stop: Stop,
 }
 
 #[derive(Default)]
@@ -214,7 +214,7 @@ impl Routes {
     pub fn start(
         policies: Vec<Policy>,
         (instance, address): (Origin, &str),
-        (tasks, stop): (&TaskTracker, &CancellationToken),
+        (tasks, stop): (&TaskTracker, &Stop),
     ) -> Self {
         let routes = Self {
             table: RwLock::default(),
@@ -290,6 +290,13 @@ impl Routes {
         (added.len(), former.len())
     }
 
+    /// Lets all subscribers go one by one, as the process is about to stop.
+    pub fn drain(&self) {
+        for route in self.all() {
+            route.streams("").for_each(|stream| stream.drain());
+        }
+    }
+
     /// What is at a path, as a request has it, and a query.
     pub fn find(
         &self,
@@ -324,10 +331,8 @@ impl Route {
     /// Ends all its streams. What is in them, which is still published to until the last one has noticed.
     fn retire(&self) -> Logs {
         let mut streams = self.lock();
-        self.gone.end(Farewell {
-            code: CloseCode::Restart,
-            reason: "this route has changed: connect again".into(),
-        });
+        let reason = "this route has changed: connect again";
+        self.gone.end(Farewell::new(CloseCode::Restart, reason));
         let mut logs = std::mem::take(&mut streams.inherited);
         let served = streams.served.iter();
         logs.extend(served.map(|(name, stream)| (name.clone(), stream.log.clone())));
@@ -535,10 +540,8 @@ impl Route {
         drop(streams);
         // The private codes of RFC 6455, section 7.4.2, with the status in them.
         let code = CloseCode::from(4_000 + refusal.status % 1_000);
-        stream.ender.end(Farewell {
-            code,
-            reason: refusal.reason.to_string().into(),
-        });
+        let reason = refusal.reason.to_string();
+        stream.ender.end(Farewell::new(code, reason));
     }
 }
 
@@ -562,10 +565,8 @@ impl Streams {
             return false;
         };
         self.remove(&stream);
-        stream.ender.end(Farewell {
-            code: CloseCode::Away,
-            reason: "unused, and another one needs its place".into(),
-        });
+        let reason = "unused, and another one needs its place";
+        stream.ender.end(Farewell::new(CloseCode::Away, reason));
         true
     }
 

@@ -79,7 +79,7 @@ pub struct Door {
     pub routes: Arc<Routes>,
 }
 
-/// Serves what is behind `door` within `limits` until `stop` is cancelled. The connections run on as `tasks`. So does accepting:
+/// Serves what is behind `door` within `limits` until `stop` is cancelled, which lets nobody in any more, and go who asks for nothing. The connections run on as `tasks`. So does accepting:
 /// on a worker thread, where what is accepted is served, and not on one that must wake another for each.
 pub async fn serve(
     mut listeners: Listeners,
@@ -326,7 +326,8 @@ async fn hand_over(
                 let joined = hello::join(&stream.log, &hello).await?;
                 anyhow::Ok((joined, hello.scope, early))
             };
-            let Some(joined) = context.stop.run_until_cancelled(joining).await else {
+            let over = stream.ender.token();
+            let Some(joined) = over.run_until_cancelled(joining).await else {
                 return Ok(());
             };
             let ((mut joined, wish), asked, early) = joined?;

@@ -1,11 +1,12 @@
 //! Stopping: from a signal to the end of the last task.
 
+mod stop;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::task::{Poll, Waker};
-use std::time::Duration;
 
 use anyhow::Result;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,6 +14,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+
+pub use stop::Stop;
 
 /// The signals that ask the process to stop.
 pub struct Signals {
@@ -39,10 +42,11 @@ impl Signals {
 }
 
 /// Runs `work` until it is done, asks it to stop with the first signal, and abandons it with the second. The exit status
-/// is then the one that a shell reports for that signal.
+/// is then the one that a shell reports for that signal. SIGTERM, by which others end a process, gives subscribers time; SIGINT, from whoever
+/// sits before it, does not.
 pub async fn until_signalled<T>(
     mut signals: Signals,
-    stop: CancellationToken,
+    stop: Stop,
     work: impl Future<Output = Result<T>>,
 ) -> Result<ExitCode> {
     let mut work = pin!(work);
@@ -51,7 +55,10 @@ pub async fn until_signalled<T>(
         signal = signals.next() => signal,
     };
     info!(signal = name(first), "stopping");
-    stop.cancel();
+    match first == SignalKind::terminate() {
+        true => stop.drain(),
+        false => stop.now(),
+    }
     let second = tokio::select! {
         result = work => return result.map(|_| ExitCode::SUCCESS),
         signal = signals.next() => signal,
@@ -94,14 +101,24 @@ fn name(signal: SignalKind) -> &'static str {
     }
 }
 
-/// Waits until all tasks have ended, at most for `drain`, and says how it went.
-pub async fn drain(tasks: &TaskTracker, drain: Duration) {
+/// Lets subscribers go one by one, if that is how it stops. Then everything ends.
+pub async fn let_go(stop: &Stop) {
+    let subscribers = stop.subscribers();
+    if stop.is_drain() && subscribers > 0 {
+        info!(subscribers, over = ?stop.spread(), "draining");
+        stop.drained().await;
+    }
+    stop.now();
+}
+
+/// Waits until all tasks have ended, as long as a stop may take, and says how it went.
+pub async fn drain(tasks: &TaskTracker, stop: &Stop) {
     tasks.close();
-    match timeout(drain, tasks.wait()).await {
+    match timeout(stop.left(), tasks.wait()).await {
         Ok(()) => info!("stopped"),
         Err(_) => warn!(
             open = tasks.len(),
-            ?drain,
+            drain = ?stop.within(),
             "stopped before all connections had closed"
         ),
     }

@@ -106,6 +106,8 @@ impl Source {
 pub struct Backoff {
     shortest: Duration,
     ceiling: Duration,
+    /// The next pause, if the upstream has said when to come back.
+    asked: Option<Duration>,
 }
 
 impl Backoff {
@@ -123,6 +125,7 @@ impl Backoff {
         Self {
             shortest,
             ceiling: shortest * 2,
+            asked: None,
         }
     }
 
@@ -142,12 +145,23 @@ impl Backoff {
     /// a server that accepts and closes at once does not get away with that.
     pub fn connection_ended(&mut self, since: Instant, brought_events: bool) {
         if brought_events || since.elapsed() > Self::LONGEST {
-            *self = Self::from(self.shortest);
+            *self = Self {
+                asked: self.asked,
+                ..Self::from(self.shortest)
+            };
         }
+    }
+
+    /// The upstream has said when to come back: each of those whom it sends away is told another time.
+    pub fn come_back_in(&mut self, pause: Option<Duration>) {
+        self.asked = pause;
     }
 
     /// How long to wait before the next attempt.
     pub fn pause(&mut self) -> Duration {
+        if let Some(asked) = self.asked.take() {
+            return asked.max(self.shortest);
+        }
         let pause = rand::random_range(self.shortest..=self.ceiling);
         self.ceiling = (self.ceiling * 2).min(self.longest());
         pause
@@ -196,6 +210,18 @@ mod tests {
                 assert!((least..=most).contains(&pause), "{pause:?}");
             }
         }
+    }
+
+    #[test]
+    fn who_is_told_when_to_come_back_does_so_once() {
+        let asked = Duration::from_millis(1_234);
+        let mut backoff = Backoff::new();
+        backoff.come_back_in(Some(asked));
+        backoff.connection_ended(Instant::now(), true);
+        assert_eq!(backoff.pause(), asked);
+        assert!(backoff.pause() <= Duration::from_millis(200));
+        backoff.come_back_in(Some(Duration::ZERO));
+        assert_eq!(backoff.pause(), Backoff::SHORTEST);
     }
 
     /// Connecting takes some thousand bytes, for a moment; that must not become a part of what there is afterwards.

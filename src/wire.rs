@@ -1,6 +1,7 @@
 //! The formats in which events cross a wire: pure functions, no I/O.
 
 pub mod cloudevents;
+pub mod comeback;
 pub mod hop;
 pub mod ndjson;
 pub mod sse;
@@ -8,8 +9,11 @@ pub mod websocket;
 #[cfg(feature = "zeromq")]
 pub mod zmtp;
 
+use std::time::Duration;
+
 use hyper::header::HeaderName;
 use memchr::memmem;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::event::{Event, Gap, Merged, Snapshot};
 
@@ -130,6 +134,16 @@ impl Format {
             Self::WebSocket | Self::Hop => {}
             Self::Sse => sse::encode_merged(merged, out),
             Self::Ndjson => ndjson::encode_merged(merged, out),
+        }
+    }
+
+    /// What is said last to a reader that the server sends away: a Close frame, or how long to wait before coming back, where the
+    /// format has a word for that.
+    pub fn encode_end(self, code: CloseCode, reason: &str, come_back: Option<Duration>) -> Vec<u8> {
+        match self {
+            Self::WebSocket | Self::Hop => websocket::close(code, reason),
+            Self::Sse => come_back.map_or_else(Vec::new, |pause| sse::opening(pause, None)),
+            Self::Ndjson => Vec::new(),
         }
     }
 

@@ -8,25 +8,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use humantime::format_duration;
-use tokio_util::sync::CancellationToken;
 
 use crate::bus::figures::{Figures, Link, Way};
 use crate::route::Routes;
 use crate::route::served::Served;
+use crate::shutdown::Stop;
 
 /// Looks whether a hop is ready.
 pub struct Readiness {
     /// What is served.
     pub routes: Arc<Routes>,
-    /// Cancelled when it stops.
-    pub stop: CancellationToken,
+    /// How it stops.
+    pub stop: Stop,
 }
 
 impl Readiness {
     /// Why it is not, a line each; none if it is.
     pub fn obstacles(&self) -> Vec<String> {
-        if self.stop.is_cancelled() {
-            return vec!["this hop is stopping".to_owned()];
+        if self.stop.begun().is_cancelled() {
+            let reason = match self.stop.is_drain() {
+                true => "this hop is draining: whoever is connected is on the way to another one",
+                false => "this hop is stopping",
+            };
+            return vec![reason.to_owned()];
         }
         let routes = self.routes.all();
         let always = routes

@@ -62,6 +62,10 @@ pub struct RouteLimitArgs {
     /// At most so many events a second from one client: of one address by POST (then 429), of one WebSocket (then it is closed with 1008)
     #[arg(long, env = "WSEVENT_MAX_PUBLISH_RATE", value_name = "N", value_parser = values::per_second, help_heading = "Limits")]
     pub max_publish_rate: Option<NonZeroU32>,
+
+    /// Send a subscriber away when it has been connected for so long, or up to a tenth more or less, each another time: it comes back, perhaps to another instance, and resumes. A WebSocket is closed with 1012, SSE and NDJSON end
+    #[arg(long, env = "WSEVENT_MAX_CONNECTION_AGE", value_name = "DURATION", value_parser = values::age, help_heading = "Limits")]
+    pub max_connection_age: Option<Duration>,
 }
 
 impl LimitArgs {

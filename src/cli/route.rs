@@ -210,6 +210,7 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
             overload: args.overload,
             accept_publish: args.accept_publish,
             max_publish_rate: max_publish_rate(&args.limits, args.accept_publish, matches)?,
+            max_connection_age: args.limits.max_connection_age,
         },
         origins,
         linger: args.linger,

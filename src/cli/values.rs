@@ -91,6 +91,14 @@ pub fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How old a connection may become.
+pub fn age(text: &str) -> Result<Duration, String> {
+    match limit(text)? {
+        age if age < Duration::from_secs(1) => Err("at least 1s is needed".to_owned()),
+        age => Ok(age),
+    }
+}
+
 /// How long something may last at most.
 pub fn limit(text: &str) -> Result<Duration, String> {
     match duration(text)? {

@@ -20,7 +20,7 @@ use crate::source::Backoff;
 use crate::source::http::client::{Answer, Client, EVENT_STREAM, NDJSON, Stream};
 use crate::source::presence::Named;
 use crate::source::upstream::Upstream;
-use crate::source::websocket::{Connected, Offer};
+use crate::source::websocket::{Connected, Offer, come_back};
 use crate::stdout;
 use crate::wire::hop::{Begin, Control, Hello, Scope, StateWish};
 use output::Output;
@@ -123,7 +123,9 @@ impl Tail {
                 }
                 told = true;
             }
-            sleep(connections.backoff.pause()).await;
+            let backoff = &mut connections.backoff;
+            backoff.come_back_in(come_back(&error));
+            sleep(backoff.pause()).await;
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a request for a stream asks for, and the head of the answer.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -18,8 +19,9 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells nginx not to hold back what it has of an answer.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// How soon a browser comes back after the end of a stream.
-const RETRY: Duration = Duration::from_secs(2);
+/// How soon a browser comes back after the end of a stream, in milliseconds. Each reader is told a time of its own, and that when it comes:
+/// should this process crash, all lose their connections at the same moment, and nobody can tell them anything any more.
+const RETRY: RangeInclusive<u64> = 2_000..=4_000;
 
 /// What a stream can be had as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,7 +206,10 @@ pub fn preface(format: Format, wish: &Wish, joined: &Joined) -> Vec<u8> {
         _ => joined.before.map(|id| id.to_string().into()),
     };
     let mut preface = match format {
-        Format::Sse => sse::opening(RETRY, position.as_deref()),
+        Format::Sse => {
+            let pause = Duration::from_millis(rand::random_range(RETRY));
+            sse::opening(pause, position.as_deref())
+        }
         _ => Vec::new(),
     };
     for gap in &joined.gaps {

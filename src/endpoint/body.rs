@@ -23,10 +23,13 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::sync::mpsc::{self, Sender};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use super::fanout::{BODY_COMPLAINT, BODY_PATIENCE, EXPIRED_REASON, Ender, Overload, PASSED_BY};
+use super::fanout::{
+    BODY_COMPLAINT, BODY_PATIENCE, EXPIRED, EXPIRED_REASON, Ender, Farewell, Overload, PASSED_BY,
+};
 use super::subscribers::Subscribers;
 use crate::bus::deep::{Deep, Step};
 use crate::stream::cursor::Cursor;
@@ -72,6 +75,8 @@ pub struct Follower {
     pub user: User,
     /// After so long it ends: what the reader has shown to get in holds no longer.
     pub remaining: Option<Duration>,
+    /// After so long it is old enough, and the reader is to come again.
+    pub age: Option<Duration>,
     /// Notes that the connection takes what it is sent.
     pub activity: Arc<Activity>,
     /// What goes out before the first event.
@@ -249,36 +254,63 @@ pub fn follow(follower: Follower, tasks: &TaskTracker) -> Body {
     BodyExt::boxed_unsync(StreamBody::new(pieces))
 }
 
+/// How long a reader may take to make room for the last that is said.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// Why a reader is not there any more, unless something else is known.
 const GONE: &str = "closed by the subscriber";
 
 /// Waits until what a body is read by has to end, and says why.
-async fn ended(ender: Ender, remaining: Option<Duration>) -> Cow<'static, str> {
-    let expires = remaining.and_then(|remaining| Instant::now().checked_add(remaining));
-    let expiry = async {
-        match expires {
-            Some(expires) => sleep_until(expires).await,
+async fn ended(ender: Ender, remaining: Option<Duration>, age: Option<Duration>) -> Farewell {
+    let instant =
+        |after: Option<Duration>| after.and_then(|after| Instant::now().checked_add(after));
+    let (expires, aged) = (instant(remaining), instant(age));
+    let first = expires.into_iter().chain(aged).min();
+    let time = async {
+        match first {
+            Some(first) => sleep_until(first).await,
             None => pending().await,
         }
     };
     tokio::select! {
         biased;
-        () = ender.token().cancelled() => ender.farewell().reason,
-        () = expiry => EXPIRED_REASON.into(),
+        () = ender.token().cancelled() => ender.farewell(),
+        () = ender.stop().departure() => ender.farewell(),
+        () = time => match first == expires {
+            true => Farewell::new(CloseCode::from(EXPIRED), EXPIRED_REASON),
+            false => Farewell::aged(),
+        },
     }
 }
 
 impl Following {
     /// Fills `slot` until there is an end to it.
     async fn run(mut self, slot: Sender<Bytes>) {
-        let ended = ended(self.follower.ender.clone(), self.follower.remaining);
+        let Follower {
+            ender,
+            remaining,
+            age,
+            format,
+            ..
+        } = &self.follower;
+        let (format, ended) = (*format, ended(ender.clone(), *remaining, *age));
+        let mut last = Vec::new();
         self.reason = tokio::select! {
             // Before the events: of these there may always be more.
             biased;
-            reason = ended => reason,
+            farewell = ended => {
+                let Farewell { code, reason, come_back } = farewell;
+                last = format.encode_end(code, &reason, come_back);
+                reason
+            }
             () = slot.closed() => GONE.into(),
             reason = self.feed(&slot) => reason,
         };
+        if !last.is_empty() {
+            self.sent += last.len() as u64;
+            // For who takes nothing it can mean nothing.
+            let _ = timeout(FAREWELL, slot.send(last.into())).await;
+        }
         // Whoever sees the end of the body is not counted any more.
         drop(self);
         drop(slot);

@@ -2,6 +2,7 @@
 //! keeps, page by page, and holds no more than a page.
 
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -14,7 +15,7 @@ use tracing::debug;
 use super::fanout::{Ender, Farewell};
 use crate::bus::deep::{Deep, Step};
 use crate::stream::Subscription;
-use crate::wire::{Format, websocket};
+use crate::wire::Format;
 
 /// How long a client that takes nothing is waited for, in intervals of its heartbeat.
 const PATIENCE: u32 = 4;
@@ -38,6 +39,7 @@ pub async fn bring<S: AsyncRead + AsyncWrite + Unpin>(
     let mut early = BytesMut::from(early);
     // In the middle of a frame there is no farewell.
     let mut frames = before;
+    let mut end = pin!(ending(ender));
     let farewell = loop {
         tokio::select! {
             written = write(stream, &frames, patience) => written?,
@@ -45,7 +47,7 @@ pub async fn bring<S: AsyncRead + AsyncWrite + Unpin>(
         }
         let step = tokio::select! {
             biased;
-            () = ender.token().cancelled() => break ender.farewell(),
+            () = &mut end => break ender.farewell(),
             step = deep.next() => step,
             () = gone(stream, &mut early) => bail!("the client has gone"),
         };
@@ -56,22 +58,25 @@ pub async fn bring<S: AsyncRead + AsyncWrite + Unpin>(
             Err(error) => {
                 let reason = deep.reason(&error);
                 debug!(reason, "what is kept cannot be read on");
-                break Farewell {
-                    code: CloseCode::Again,
-                    reason: AWAY.into(),
-                };
+                break Farewell::new(CloseCode::Again, AWAY);
             }
         }
     };
     let ending = async {
-        if !format.is_body() {
-            let close = websocket::close(farewell.code, &farewell.reason);
-            stream.write_all(&close).await?;
-        }
+        let last = format.encode_end(farewell.code, &farewell.reason, farewell.come_back);
+        stream.write_all(&last).await?;
         stream.shutdown().await
     };
     let _ = timeout(FAREWELL, ending).await;
     bail!("{}", farewell.reason)
+}
+
+/// Waits until readers are to end, or this one as one of many.
+async fn ending(ender: &Ender) {
+    tokio::select! {
+        () = ender.token().cancelled() => {}
+        () = ender.stop().departure() => {}
+    }
 }
 
 /// Keeps what the client sends, up to its end.

@@ -23,6 +23,7 @@ mod subscriber;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -38,11 +39,12 @@ use crate::endpoint::websocket::input::{Input, Unheard};
 use crate::listen::rate::Rate;
 use crate::listen::stream::Stream;
 use crate::listen::streams::Counted;
+use crate::shutdown::Stop;
 use crate::stream::cursor::Cursor;
 use crate::stream::usage::User;
 use crate::stream::walk::Walk;
 use crate::stream::{EventLog, Subscription};
-use crate::wire::Format;
+use crate::wire::{Format, comeback};
 use connection::Connection;
 use driver::Shard;
 pub use publishing::Publishing;
@@ -60,6 +62,16 @@ const HTTP2_PIECE: usize = 16 << 10;
 pub const BODY_PATIENCE: u32 = 4;
 /// What is said of it then.
 pub const BODY_COMPLAINT: &str = "has taken nothing for four heartbeats";
+
+/// Ages at which connections end, as parts of the one that is configured.
+const YOUNGEST: f64 = 0.9;
+const OLDEST: f64 = 1.1;
+
+/// After what pause, in milliseconds, a client is to come back to a hop that restarts: time enough for a balancer to notice, and not the
+/// same for all, as many go within seconds.
+const RESTART_PAUSE: RangeInclusive<u64> = 500..=2_000;
+/// The same for one that is just old: ages have spread them already.
+const AGE_PAUSE: RangeInclusive<u64> = 50..=500;
 
 /// What is said of a subscriber that has fallen out of history.
 pub const PASSED_BY: &str = "too slow: history has moved past this subscriber";
@@ -89,6 +101,8 @@ pub struct Settings {
     pub accept_publish: bool,
     /// How fast each of them may, if there is a limit.
     pub max_publish_rate: Option<Rate>,
+    /// About how old a connection may become, if there is a limit.
+    pub max_connection_age: Option<Duration>,
 }
 
 impl Settings {
@@ -96,12 +110,19 @@ impl Settings {
     pub fn body_heartbeat(&self) -> Duration {
         self.ping_interval.min(BODY_HEARTBEAT)
     }
+
+    /// How old one connection may become: each another age, as those who have come together are not to leave together.
+    pub fn connection_age(&self) -> Option<Duration> {
+        let age = self.max_connection_age?;
+        Some(age.mul_f64(rand::random_range(YOUNGEST..=OLDEST)))
+    }
 }
 
 /// Ends the subscribers of a stream, and says why.
 #[derive(Debug, Clone)]
 pub struct Ender {
     token: CancellationToken,
+    stop: Stop,
     why: Arc<OnceLock<Farewell>>,
     /// What those are told that end with a larger whole.
     or_why: Arc<OnceLock<Farewell>>,
@@ -114,13 +135,45 @@ pub struct Farewell {
     pub code: CloseCode,
     /// The reason, for the log as well.
     pub reason: Cow<'static, str>,
+    /// After what pause it is to come back, where it is welcome again.
+    pub come_back: Option<Duration>,
+}
+
+impl Farewell {
+    /// One for good, as far as the server knows.
+    pub fn new(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            reason: reason.into(),
+            come_back: None,
+        }
+    }
+
+    /// The hop restarts, or another one takes its place.
+    pub fn restarting() -> Self {
+        Self::for_now("restarting", RESTART_PAUSE)
+    }
+
+    /// The connection is old enough.
+    pub fn aged() -> Self {
+        Self::for_now("this connection has lasted long enough", AGE_PAUSE)
+    }
+
+    fn for_now(why: &str, pauses: RangeInclusive<u64>) -> Self {
+        let pause = Duration::from_millis(rand::random_range(pauses));
+        Self {
+            come_back: Some(pause),
+            ..Self::new(CloseCode::Restart, comeback::reason(why, pause))
+        }
+    }
 }
 
 impl Ender {
     /// Ends them with the process at the latest, whose end `stop` is.
-    pub fn new(stop: &CancellationToken) -> Self {
+    pub fn new(stop: &Stop) -> Self {
         Self {
-            token: stop.child_token(),
+            token: stop.over().child_token(),
+            stop: stop.clone(),
             why: Arc::default(),
             or_why: Arc::default(),
         }
@@ -130,6 +183,7 @@ impl Ender {
     pub fn child(&self) -> Self {
         Self {
             token: self.token.child_token(),
+            stop: self.stop.clone(),
             why: Arc::default(),
             or_why: self.why.clone(),
         }
@@ -141,19 +195,23 @@ impl Ender {
         self.token.cancel();
     }
 
+    /// The stop of the process, in which each may have a moment of its own to go.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
     /// Cancelled when they are to end.
     pub fn token(&self) -> &CancellationToken {
         &self.token
     }
 
-    /// What they are told.
+    /// What one of them is told. If it may come back, its pause is its own.
     pub fn farewell(&self) -> Farewell {
-        let stopping = || Farewell {
-            code: CloseCode::Away,
-            reason: "the server is stopping".into(),
-        };
         let why = self.why.get().or(self.or_why.get());
-        why.cloned().unwrap_or_else(stopping)
+        why.cloned().unwrap_or_else(|| match self.stop.is_drain() {
+            true => Farewell::restarting(),
+            false => Farewell::new(CloseCode::Away, "the server is stopping"),
+        })
     }
 }
 
@@ -166,6 +224,7 @@ pub struct Audience {
     /// Where the stream is served.
     pub path: Arc<str>,
     heartbeat_interval: Duration,
+    max_connection_age: Option<Duration>,
     overload: Overload,
     /// How fast each subscriber may publish, if there is a limit.
     max_publish_rate: Option<Rate>,
@@ -217,7 +276,7 @@ impl Audience {
 /// Serves one stream in one format.
 pub struct Fanout {
     audience: Arc<Audience>,
-    max_message_size: usize,
+    settings: Settings,
     shards: Mutex<Shards>,
     tasks: TaskTracker,
     ender: Ender,
@@ -286,6 +345,7 @@ impl Fanout {
                 true => settings.body_heartbeat(),
                 false => settings.ping_interval,
             },
+            max_connection_age: settings.max_connection_age,
             overload: settings.overload,
             max_publish_rate: settings.max_publish_rate,
             count,
@@ -297,7 +357,7 @@ impl Fanout {
                 next: 0,
             }),
             audience,
-            max_message_size: settings.max_message_size,
+            settings: settings.clone(),
             tasks: tasks.clone(),
             ender: ender.clone(),
         }
@@ -320,6 +380,14 @@ impl Fanout {
         made[at].clone()
     }
 
+    /// Lets subscribers go one by one, as the process is about to stop.
+    pub fn drain(&self) {
+        let shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        for shard in &shards.made {
+            shard.drain();
+        }
+    }
+
     /// Serves one subscriber, in a task of its own.
     pub fn serve(&self, arrival: Arrival) {
         let Audience { path, format, .. } = &*self.audience;
@@ -333,7 +401,7 @@ impl Fanout {
             }
         }
         let shard = self.next_shard();
-        let input = Input::new(self.max_message_size);
+        let input = Input::new(self.settings.max_message_size);
         let head = arrival.subscription.head.clone();
         // hyper holds a copy of whatever a stream of HTTP/2 is given; TLS bounds itself.
         let most = match arrival.stream {
@@ -349,7 +417,10 @@ impl Fanout {
             address,
             arrival.preface,
             arrival.subscription,
-            shard.tick(),
+            (
+                shard.tick(),
+                shard.last_tick(self.settings.connection_age()),
+            ),
         ));
         // Before anything is written: who has an answer is counted.
         self.audience.join();

@@ -100,7 +100,8 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
-    use tokio_util::sync::CancellationToken;
+    use std::time::Duration;
+
     use tokio_util::task::TaskTracker;
 
     use super::*;
@@ -108,6 +109,7 @@ mod tests {
     use crate::event::{Origin, Payload};
     use crate::route::find::Place;
     use crate::route::served::Lease;
+    use crate::shutdown::Stop;
 
     fn routes(file: &str) -> Routes {
         let path = tempfile::NamedTempFile::new().expect("a file for the test");
@@ -116,7 +118,7 @@ mod tests {
         let Ok(loaded) = file.load() else {
             panic!("the file is good")
         };
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (tasks, stop) = (TaskTracker::new(), Stop::new(Duration::from_secs(5)));
         let own = (Origin(7), "localhost:1");
         Routes::start(loaded.hop.routes, own, (&tasks, &stop))
     }

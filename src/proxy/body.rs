@@ -14,13 +14,13 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::HeaderMap;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::connect::Sender;
 use super::events::Events;
 use super::exchange::{AGED, COMPLETE, Exchange, SILENT, STOPPED};
 use super::front::gate::is_forbidden;
 use super::upstreams::Place;
+use crate::shutdown::Stop;
 
 /// Why a body cannot go on.
 pub type Broken = Box<dyn Error + Send + Sync>;
@@ -195,8 +195,8 @@ pub struct Setting {
     pub idle: Option<Duration>,
     /// When a stream of events is to be ended, so that its reader connects again.
     pub until: Option<Instant>,
-    /// Ends a stream of events as well.
-    pub stop: CancellationToken,
+    /// Ends a stream of events as well, at a moment of its own.
+    pub stop: Stop,
 }
 
 impl Relayed {
@@ -304,16 +304,16 @@ impl Body for Answer {
 /// A body that consists of events, and may end behind each of them.
 struct EventStream {
     events: Events,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
     until: Option<Pin<Box<Sleep>>>,
     leaving: Option<&'static str>,
 }
 
 impl EventStream {
-    fn new(headers: &HeaderMap, until: Option<Instant>, stop: CancellationToken) -> Option<Self> {
+    fn new(headers: &HeaderMap, until: Option<Instant>, stop: Stop) -> Option<Self> {
         Some(Self {
             events: Events::of(headers)?,
-            stop: Box::pin(stop.cancelled_owned()),
+            stop: Box::pin(stop.departure()),
             until: until.map(|until| Box::pin(sleep_until(until))),
             leaving: None,
         })

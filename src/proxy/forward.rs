@@ -142,7 +142,7 @@ impl Client {
     }
 
     fn begin(&self, head: &Parts) -> Arc<Exchange> {
-        let stop = self.proxy.stop.clone();
+        let stop = self.proxy.stop.begun().clone();
         Exchange::begin(self.from.client, self.asker(head), head, stop)
     }
 

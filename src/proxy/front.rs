@@ -53,7 +53,7 @@ pub async fn connection(
     admitted: Option<Admitted>,
     proxy: Arc<Proxy>,
 ) {
-    let stop = &proxy.stop;
+    let stop = proxy.stop.begun();
     let who = who(&mut socket, address, &proxy);
     let mut from = match stop.run_until_cancelled(who).await {
         None => return,
@@ -80,7 +80,7 @@ pub async fn connection(
     };
     from.https = true;
     let opening = Box::pin(tls.open(socket, OPENING));
-    let (stream, preface) = match proxy.stop.run_until_cancelled(opening).await {
+    let (stream, preface) = match proxy.stop.begun().run_until_cancelled(opening).await {
         Some(Ok(opened)) => opened,
         Some(Err(error)) => {
             let reason = reason::of(&error);
@@ -143,7 +143,7 @@ async fn leaving(proxy: &Proxy, until: Option<Instant>) {
         }
     };
     tokio::select! {
-        () = proxy.stop.cancelled() => {}
+        () = proxy.stop.begun().cancelled() => {}
         () = aged => {}
     }
 }
@@ -315,7 +315,7 @@ async fn tunneled<A>(
 ) {
     let (limits, stop) = (limits(&proxy, until), proxy.stop.clone());
     drop(proxy);
-    let ended = tunnel::run(client, opened.upstream, limits, stop).await;
+    let ended = tunnel::run(client, opened.upstream, limits, &stop).await;
     opened.exchange.to_client(ended.to_client);
     opened.exchange.to_upstream(ended.to_upstream);
     opened.exchange.ended(ended.why.to_string());
@@ -343,7 +343,7 @@ async fn event_streamed(
         exchange,
         ..
     } = opened;
-    let ended = event_stream::run(client, upstream, head, content, limits, stop).await;
+    let ended = event_stream::run(client, upstream, head, content, limits, &stop).await;
     exchange.to_client(ended.to_client);
     exchange.ended(ended.why);
     drop((place, admitted));

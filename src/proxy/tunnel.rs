@@ -21,10 +21,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::listen::stream::Stream;
 use crate::reason;
+use crate::shutdown::Stop;
 use alarm::Alarm;
 use direction::{Direction, Failure, Until};
 use frames::Frames;
@@ -129,16 +129,17 @@ pub struct Ended {
     pub why: Why,
 }
 
-/// Joins the two until both directions have ended. `stop`: the process stops.
+/// Joins the two until both directions have ended. `stop`: the process stops; each has a
+/// moment of its own then.
 // Not an `async fn`: that would keep what it is given a second time.
 pub fn run(
     client: Side,
     upstream: Side,
     limits: Limits,
-    stop: CancellationToken,
-) -> impl Future<Output = Ended> + Send {
+    stop: &Stop,
+) -> impl Future<Output = Ended> + Send + use<> {
     let mut tunnel = Tunnel::new(client, upstream, limits);
-    let stopped = stop.cancelled_owned();
+    let stopped = stop.departure();
     async move {
         let mut stopped = pin!(stopped);
         std::future::poll_fn(|cx| tunnel.poll(cx, stopped.as_mut())).await

@@ -86,8 +86,8 @@ impl Served {
             name,
             policy,
             log,
+            subscribers: Arc::new(Subscribers::new(ender.stop().clone())),
             ender,
-            subscribers: Arc::default(),
             usage: Arc::default(),
             fanouts: Default::default(),
             peers: OnceLock::new(),
@@ -129,6 +129,13 @@ impl Served {
             self.subscribers.clone(),
             (&self.tasks, &self.ender),
         ))
+    }
+
+    /// Lets its subscribers go one by one.
+    pub(super) fn drain(&self) {
+        for fanout in self.fanouts.iter().filter_map(OnceLock::get) {
+            fanout.drain();
+        }
     }
 
     /// The way to where `wish` leads, if that is beyond what history holds, and a bus keeps more; `joined` then says how far it is met.

@@ -1,3 +1,5 @@
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::endpoint::fanout::Overload;
 
@@ -13,6 +15,7 @@ fn policy(path: &str) -> Policy {
             ping_interval: Duration::from_secs(30),
             max_message_size: 1 << 20,
             max_publish_rate: None,
+            max_connection_age: None,
             overload: Overload::Disconnect,
             accept_publish: true,
         },
@@ -26,7 +29,7 @@ fn policy(path: &str) -> Policy {
 
 fn start(policies: Vec<Policy>) -> Routes {
     let own = (Origin(7), "localhost:1");
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let (tasks, stop) = (TaskTracker::new(), Stop::new(Duration::from_secs(5)));
     Routes::start(policies, own, (&tasks, &stop))
 }
 

@@ -142,6 +142,7 @@ impl Asked<'_> {
             ender: stream.ender.clone(),
             user: lease.user,
             remaining: self.who.remaining(),
+            age: settings.connection_age(),
             activity: self.context.activity.clone(),
             preface: preface.into(),
             deep,

@@ -8,6 +8,7 @@ pub mod login;
 pub mod pattern;
 mod reader;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use super::upstream::{CONNECT_TIMEOUT, Stream, Upstream, open_stream};
 use super::{Backoff, Destination};
 use crate::event::{Kind, Payload};
 use crate::shutdown::until_stopped;
+use crate::wire::comeback;
 use crate::wire::websocket::MAX_CONTROL_PAYLOAD;
 
 /// How long a farewell to an upstream may take.
@@ -125,6 +127,7 @@ pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: Cancellatio
             Err(error) => error,
         };
         presence.lost(&error);
+        backoff.come_back_in(come_back(&error));
         let mut pause = Box::pin(sleep(backoff.pause()));
         if until_stopped(&stop, pause.as_mut()).await.is_none() {
             return;
@@ -262,7 +265,7 @@ pub fn payload(message: Option<Result<Message, Error>>) -> Result<Option<Payload
             kind: Kind::Binary,
             bytes,
         })),
-        Some(Ok(Message::Close(frame))) => Err(closed(frame)),
+        Some(Ok(Message::Close(frame))) => Err(Closed(frame).into()),
         Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(None),
         Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) | None => {
             bail!("connection lost")
@@ -271,16 +274,34 @@ pub fn payload(message: Option<Result<Message, Error>>) -> Result<Option<Payload
     }
 }
 
-fn closed(frame: Option<CloseFrame>) -> anyhow::Error {
-    match frame {
-        Some(CloseFrame { code, reason }) if reason.is_empty() => {
-            anyhow::anyhow!("closed by the server with {code}")
+/// A connection that the server has closed.
+#[derive(Debug)]
+struct Closed(Option<CloseFrame>);
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("closed by the server")?;
+        if let Some(CloseFrame { code, reason }) = &self.0 {
+            write!(f, " with {code}")?;
+            if !reason.is_empty() {
+                // It goes into the log, so it must not look like lines of its own.
+                write!(f, ": {}", reason.escape_debug())?;
+            }
         }
-        Some(CloseFrame { code, reason }) => {
-            // It goes into the log, so it must not look like lines of its own.
-            let reason = reason.escape_debug();
-            anyhow::anyhow!("closed by the server with {code}: {reason}")
-        }
-        None => anyhow::anyhow!("closed by the server"),
+        Ok(())
+    }
+}
+
+impl std::error::Error for Closed {}
+
+/// After what pause to come back, if a server has said that when it closed the connection.
+pub fn come_back(error: &anyhow::Error) -> Option<Duration> {
+    let error = match error.downcast_ref::<login::Failed>() {
+        Some(failed) => &failed.cause,
+        None => error,
+    };
+    match &error.downcast_ref::<Closed>()?.0 {
+        Some(frame) if frame.code == CloseCode::Restart => comeback::pause(&frame.reason),
+        _ => None,
     }
 }

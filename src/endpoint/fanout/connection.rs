@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -13,13 +14,13 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::info;
 
-use super::{Audience, Overload, PASSED_BY};
+use super::{Audience, Farewell, Overload, PASSED_BY};
 use crate::listen::streams::Counted;
 use crate::stream::Subscription;
 use crate::stream::cursor::Cursor;
 use crate::stream::tape::{Chunk, Pending, TapeReader};
 use crate::stream::walk::Walk;
-use crate::wire::{self, Format};
+use crate::wire::Format;
 
 /// A subscriber that has fallen out of history in the middle of a frame gets the rest of that frame and a Close, if
 /// the rest is at most this long: a copy of it is all that is kept for it. Otherwise the connection just ends.
@@ -45,6 +46,8 @@ pub struct Connection {
     writer: Mutex<Writer>,
     /// When something was last read from the client, or it took something while it was behind; in ticks of the shard.
     heard: AtomicU32,
+    /// When it is old enough, if it may become that, in ticks of the shard.
+    last_tick: Option<NonZeroU32>,
     joined: Instant,
     /// The number of the first event it was to get.
     first: u64,
@@ -128,14 +131,14 @@ pub enum Progress {
 }
 
 impl Connection {
-    /// A connection to `address` that is to get `preface` and then its part of the stream, and was last heard of at `tick`. The
-    /// driver writes to `socket`; without one, the subscriber's own task writes elsewhere.
+    /// A connection to `address` that is to get `preface` and then its part of the stream, was last heard of at `tick`, and is old
+    /// enough at `last_tick`. The driver writes to `socket`; without one, the subscriber's own task writes elsewhere.
     pub fn new(
         (socket, counted): (Option<TcpStream>, Counted),
         address: SocketAddr,
         preface: Bytes,
         subscription: Subscription,
-        tick: u32,
+        (tick, last_tick): (u32, Option<NonZeroU32>),
     ) -> Self {
         let Subscription {
             walk,
@@ -171,6 +174,7 @@ impl Connection {
                 sent: 0,
             }),
             heard: AtomicU32::new(tick),
+            last_tick,
             joined: Instant::now(),
             first: cursor.index,
             live,
@@ -207,6 +211,11 @@ impl Connection {
     /// When the last sign of life was.
     pub fn heard(&self) -> u32 {
         self.heard.load(Ordering::Relaxed)
+    }
+
+    /// When it is old enough, if it may become that.
+    pub fn last_tick(&self) -> Option<NonZeroU32> {
+        self.last_tick
     }
 
     /// Takes the right to write. Never hold it across an await, nor two of them at once.
@@ -438,14 +447,20 @@ impl Writer {
     ///
     /// The body of an HTTP answer has no such frame, and just ends.
     pub fn end(&mut self, format: Format, code: CloseCode, reason: impl Into<Cow<'static, str>>) {
+        self.send_away(format, Farewell::new(code, reason));
+    }
+
+    /// The same, with what the server has to say about coming back.
+    pub fn send_away(&mut self, format: Format, farewell: Farewell) {
         if self.ending.is_some() {
             return;
         }
-        let reason = reason.into();
-        self.control = match format.is_body() {
-            true => Vec::new(),
-            false => wire::websocket::close(code, &reason),
-        };
+        let Farewell {
+            code,
+            reason,
+            come_back,
+        } = farewell;
+        self.control = format.encode_end(code, &reason, come_back);
         self.ending = Some(Box::new(Ending {
             code: code.into(),
             reason,

@@ -13,12 +13,14 @@
 //! Only the driver changes its lists. Everybody else puts a command into the shard's inbox, so nobody ever waits
 //! for a walk.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::mem;
+use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -31,11 +33,14 @@ use tokio_util::sync::WaitForCancellationFuture;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{Connection, Mode, Progress, Slot};
-use super::{Audience, Ender, Farewell};
+use super::{Audience, Ender, Farewell, YOUNGEST};
 use crate::stream::tape::{Changes, Chunk, TapeReader};
 
 /// A shard's clock ticks this often in a ping interval: how exactly pings and silence are timed.
 const TICKS_PER_PING: u32 = 8;
+
+/// And at least so often in the age that a connection may reach: how finely those who have come together are spread.
+const TICKS_PER_AGE: u32 = 100;
 
 /// After so many writes the walk lets other tasks of its thread run: reading, accepting, and the sources.
 const WRITES_PER_TURN: usize = 256;
@@ -53,6 +58,7 @@ pub struct Shard {
     /// When its clock was at 0.
     began: Instant,
     tick_length: Duration,
+    ticks_per_ping: u32,
     stopping: AtomicBool,
     tasks: TaskTracker,
     ender: Ender,
@@ -69,18 +75,24 @@ enum Command {
     Join(Arc<Connection>),
     Unpark(Arc<Connection>),
     Leave(Arc<Connection>),
+    Drain,
 }
 
 impl Shard {
     /// A share of an audience, without subscribers. Its driver runs while it has some.
     pub fn new(audience: Arc<Audience>, tasks: TaskTracker, ender: Ender) -> Arc<Self> {
-        let tick_length = audience.heartbeat_interval / TICKS_PER_PING;
+        let interval = audience.heartbeat_interval;
+        let of_age = audience.max_connection_age.map(|age| age / TICKS_PER_AGE);
+        let of_ping = interval / TICKS_PER_PING;
+        let tick_length = of_age.map_or(of_ping, |of_age| of_ping.min(of_age));
+        let tick_length = tick_length.max(Duration::from_millis(1));
         Arc::new(Self {
             audience,
             inbox: Mutex::default(),
             driver: AtomicWaker::new(),
             began: Instant::now(),
-            tick_length: tick_length.max(Duration::from_millis(1)),
+            tick_length,
+            ticks_per_ping: ticks(interval, tick_length),
             stopping: AtomicBool::new(false),
             tasks,
             ender,
@@ -92,9 +104,23 @@ impl Shard {
         &self.audience
     }
 
-    /// The shard's clock: counts up [`TICKS_PER_PING`] times in a ping interval.
+    /// The shard's clock: counts up [`TICKS_PER_PING`] times in a ping interval, or more often where connections have an age.
     pub fn tick(&self) -> u32 {
         (self.began.elapsed().as_micros() as u64 / self.tick_length.as_micros() as u64) as u32
+    }
+
+    /// When a connection that begins now has reached this age.
+    pub fn last_tick(&self, age: Option<Duration>) -> Option<NonZeroU32> {
+        let last = self.tick().wrapping_add(ticks(age?, self.tick_length));
+        // That once in all its time it is a tick later makes no difference.
+        Some(NonZeroU32::new(last).unwrap_or(NonZeroU32::MIN))
+    }
+
+    /// In so many ticks the driver looks again, whoever comes meanwhile.
+    fn longest_sleep(&self) -> u32 {
+        let youngest = self.audience.max_connection_age;
+        let youngest = youngest.map(|age| ticks(age.mul_f64(YOUNGEST), self.tick_length));
+        youngest.map_or(self.ticks_per_ping, |age| age.clamp(1, self.ticks_per_ping))
     }
 
     /// A subscriber has just taken all that it could. Of one that does not speak, that is a sign of life.
@@ -129,6 +155,11 @@ impl Shard {
         self.send(Command::Leave(connection));
     }
 
+    /// Subscribers are to go one by one.
+    pub fn drain(&self) {
+        self.send(Command::Drain);
+    }
+
     fn send(&self, command: Command) {
         self.lock().commands.push(command);
         self.driver.wake();
@@ -137,6 +168,13 @@ impl Shard {
     fn lock(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many ticks a time has.
+fn ticks(time: Duration, tick_length: Duration) -> u32 {
+    let ticks = time.as_micros() / tick_length.as_micros();
+    // As many as can be told apart from those that are over.
+    ticks.min(i32::MAX as u128) as u32
 }
 
 /// Of a stream with one or two subscribers, they are in the driver itself: nothing else has to be looked up for an event.
@@ -155,6 +193,8 @@ struct Driver {
     own: List,
     /// Those that are behind though their sockets take what there is, in turns. Some may have blocked or left since.
     behind: VecDeque<Arc<Connection>>,
+    /// Who has to go when, if the process drains: those last who go first. Some may have left since.
+    departures: Vec<(Instant, Weak<Connection>)>,
     /// The oldest position on the tape when the parked ones were last compared with it.
     oldest: u64,
     /// Since other tasks last had their turn.
@@ -180,6 +220,8 @@ enum Next {
 /// When a driver next looks who is silent. There is one for each stream, or more, so it is not touched by an event.
 struct Alarm {
     due: Instant,
+    /// When somebody may be silent or due to be pinged. The alarm may be due before.
+    pulse: Instant,
     sleep: Pin<Box<Sleep>>,
     /// Whether it was due, if somebody has just looked at the clock.
     looked: Option<bool>,
@@ -190,6 +232,7 @@ struct Alarm {
 impl Alarm {
     fn set(&mut self, due: Instant) {
         self.due = due;
+        self.looked = None;
         self.sleep.as_mut().reset(due);
         self.told = None;
     }
@@ -217,11 +260,12 @@ impl Alarm {
 
 impl Driver {
     fn new(shard: Arc<Shard>, tape: TapeReader, head: Changes) -> Self {
-        let due = Instant::now() + shard.tick_length * TICKS_PER_PING;
+        let due = Instant::now() + shard.tick_length * shard.longest_sleep();
         Self {
             oldest: tape.oldest().position,
             alarm: Alarm {
                 due,
+                pulse: due,
                 sleep: Box::pin(sleep_until(due)),
                 looked: None,
                 told: None,
@@ -233,6 +277,7 @@ impl Driver {
             parked: List::new(),
             own: List::new(),
             behind: VecDeque::new(),
+            departures: Vec::new(),
             writes: 0,
             chunk: None,
         }
@@ -246,8 +291,13 @@ impl Driver {
             match self.next(stop.as_mut()).await {
                 Next::Stop => self.stop(),
                 Next::Tick => {
-                    let ticks = self.keep_alive();
-                    self.alarm.set(Instant::now() + shard.tick_length * ticks);
+                    let now = Instant::now();
+                    if now >= self.alarm.pulse {
+                        let ticks = self.keep_alive();
+                        self.alarm.pulse = Instant::now() + shard.tick_length * ticks;
+                    }
+                    self.send_away_until(now);
+                    self.set_alarm();
                 }
                 Next::Event => {
                     self.head.mark_seen();
@@ -322,6 +372,7 @@ impl Driver {
                     Command::Join(connection) => self.join(connection),
                     Command::Unpark(connection) => self.enqueue(connection),
                     Command::Leave(connection) => drop(self.remove(&connection)),
+                    Command::Drain => self.plan_departures(),
                 }
             }
         }
@@ -330,6 +381,8 @@ impl Driver {
     fn join(&mut self, connection: Arc<Connection>) {
         if self.shard.stopping.load(Ordering::Relaxed) {
             self.end(&connection);
+        } else if self.shard.ender.stop().is_drain() {
+            self.plan_departure(&connection);
         }
         // By what cannot change: its own task may have begun to write, and have blocked.
         if connection.writes_itself() {
@@ -350,6 +403,44 @@ impl Driver {
         let index = self.insert(connection, Mode::Driven);
         // Events may have come since it subscribed.
         self.write(index);
+    }
+
+    /// Whoever is here gets a moment to go.
+    fn plan_departures(&mut self) {
+        let stop = self.shard.ender.stop();
+        let mut departures: Vec<_> = self
+            .all()
+            .map(|connection| (stop.moment(), Arc::downgrade(connection)))
+            .collect();
+        departures.sort_unstable_by_key(|(moment, _)| Reverse(*moment));
+        self.departures = departures;
+        self.set_alarm();
+    }
+
+    /// One more has come meanwhile.
+    fn plan_departure(&mut self, connection: &Arc<Connection>) {
+        let moment = self.shard.ender.stop().moment();
+        let later = self.departures.partition_point(|(at, _)| *at > moment);
+        let departure = (moment, Arc::downgrade(connection));
+        self.departures.insert(later, departure);
+        self.set_alarm();
+    }
+
+    /// Sends away those whose moment has come.
+    fn send_away_until(&mut self, now: Instant) {
+        while let Some((_, connection)) = self.departures.pop_if(|(moment, _)| *moment <= now) {
+            if let Some(connection) = connection.upgrade() {
+                self.end(&connection);
+            }
+        }
+    }
+
+    /// The alarm is due when there is something to do again.
+    fn set_alarm(&mut self) {
+        let departure = self.departures.last().map(|(moment, _)| *moment);
+        let pulse = self.alarm.pulse;
+        self.alarm
+            .set(departure.map_or(pulse, |moment| moment.min(pulse)));
     }
 
     /// It may have blocked or left by the time it has its turn.
@@ -487,14 +578,15 @@ impl Driver {
         }
     }
 
-    /// Pings who is due, closes who is silent; in how many ticks there may be somebody again. Who joins until then is not due
+    /// Pings who is due, closes who is silent or old enough; in how many ticks there may be somebody again. Who joins until then is not due
     /// before.
     fn keep_alive(&mut self) -> u32 {
         let now = self.shard.tick();
         let audience = &self.shard.audience;
         let format = audience.format;
-        let patience = audience.patience() * TICKS_PER_PING;
-        let mut next = TICKS_PER_PING;
+        let ticks_per_ping = self.shard.ticks_per_ping as i32;
+        let patience = audience.patience() as i32 * ticks_per_ping;
+        let mut next = self.shard.longest_sleep() as i32;
         for connection in self.all() {
             let mut writer = connection.lock();
             if writer.is_ending() {
@@ -507,28 +599,39 @@ impl Driver {
             // The clock may have gone on since.
             let silent = now.wrapping_sub(connection.heard()) as i32;
             let pinged = now.wrapping_sub(writer.pinged) as i32;
-            let is_silent = silent > patience as i32;
-            let is_due = pinged >= TICKS_PER_PING as i32 && !format.heartbeat().is_empty();
+            // How long it may still be there.
+            let life = connection.last_tick();
+            let life = life.map_or(i32::MAX, |last| last.get().wrapping_sub(now) as i32);
+            let is_silent = silent > patience;
+            let is_due = pinged >= ticks_per_ping && !format.heartbeat().is_empty();
             if is_silent {
                 writer.end(format, CloseCode::Error, audience.complaint());
+            } else if life <= 0 {
+                writer.send_away(format, Farewell::aged());
             } else if is_due && !writer.has_control() {
                 // While a pong waits to get out, it is not to be lost to a ping.
                 writer.pinged = now;
                 writer.set_control(format.heartbeat());
+                next = next.min(life);
             } else {
-                let left = (patience as i32 + 1 - silent).min(TICKS_PER_PING as i32 - pinged);
-                next = next.min(left.max(1) as u32);
+                let to_ping = match format.heartbeat().is_empty() {
+                    true => i32::MAX,
+                    false => ticks_per_ping - pinged,
+                };
+                let left = (patience + 1 - silent).min(to_ping);
+                next = next.min(left.min(life).max(1));
                 continue;
             }
             drop(writer);
             connection.task.wake();
         }
-        next
+        next as u32
     }
 
     /// The process stops, or the stream does: everybody gets a Close frame.
     fn stop(&mut self) {
         self.shard.stopping.store(true, Ordering::Relaxed);
+        self.departures = Vec::new();
         for connection in self.all() {
             self.end(connection);
         }
@@ -536,8 +639,8 @@ impl Driver {
 
     fn end(&self, connection: &Connection) {
         let format = self.shard.audience.format;
-        let Farewell { code, reason } = self.shard.ender.farewell();
-        connection.lock().end(format, code, reason);
+        let farewell = self.shard.ender.farewell();
+        connection.lock().send_away(format, farewell);
         connection.task.wake();
     }
 

@@ -16,7 +16,6 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::alarm::Alarm;
 use super::relay::{Relay, SMALLEST_READ, TURN};
@@ -24,6 +23,7 @@ use super::{Limits, SCRATCH, Side, in_at_most, take_scratch};
 use crate::listen::stream::Stream;
 use crate::proxy::exchange::{AGED, COMPLETE, GONE, SILENT, STOPPED};
 use crate::reason;
+use crate::shutdown::Stop;
 
 pub use content::Content;
 use content::End;
@@ -46,7 +46,8 @@ pub struct Ended {
     pub why: Why,
 }
 
-/// Sends `head` to the client, and what the upstream sends behind it. `stop`: the process stops.
+/// Sends `head` to the client, and what the upstream sends behind it. `stop`: the process stops; each has a
+/// moment of its own then.
 // Not an `async fn`: that would keep what it is given a second time.
 pub fn run(
     client: Stream,
@@ -54,10 +55,10 @@ pub fn run(
     head: BytesMut,
     content: Content,
     limits: Limits,
-    stop: CancellationToken,
-) -> impl Future<Output = Ended> + Send {
+    stop: &Stop,
+) -> impl Future<Output = Ended> + Send + use<> {
     let mut stream = EventStream::new(client, upstream, head, content, limits);
-    let stopped = stop.cancelled_owned();
+    let stopped = stop.departure();
     async move {
         let mut stopped = pin!(stopped);
         std::future::poll_fn(|cx| stream.poll(cx, stopped.as_mut())).await

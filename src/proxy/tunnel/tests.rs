@@ -44,7 +44,7 @@ fn side(stream: TcpStream, early: &[u8]) -> Side {
 struct Joined {
     client: TcpStream,
     upstream: TcpStream,
-    stop: CancellationToken,
+    stop: Stop,
     tunnel: JoinHandle<Ended>,
 }
 
@@ -56,12 +56,12 @@ impl Joined {
     async fn with_early(limits: Limits, of_client: &[u8], of_upstream: &[u8]) -> Self {
         let (client, client_side) = pair().await;
         let (upstream, upstream_side) = pair().await;
-        let stop = CancellationToken::new();
+        let stop = Stop::new(Duration::from_secs(5));
         let tunnel = tokio::spawn(run(
             side(client_side, of_client),
             side(upstream_side, of_upstream),
             limits,
-            stop.clone(),
+            &stop,
         ));
         Self {
             client,
@@ -87,8 +87,8 @@ async fn receive_all(stream: &mut TcpStream) -> Vec<u8> {
 #[tokio::test]
 async fn its_future_is_small() {
     let (client, upstream) = (pair().await.0, pair().await.0);
-    let stop = CancellationToken::new();
-    let tunnel = run(side(client, b""), side(upstream, b""), NO_LIMITS, stop);
+    let stop = Stop::new(Duration::from_secs(5));
+    let tunnel = run(side(client, b""), side(upstream, b""), NO_LIMITS, &stop);
     let size = size_of_val(&tunnel);
     assert!(size <= 600, "{size} bytes");
 }
@@ -246,8 +246,8 @@ async fn a_client_that_does_not_read_costs_one_read() {
         receiving.recv_buffer_size().expect("known") + sending.send_buffer_size().expect("known");
     let (client_side, upstream_side) = (side(client_side, b""), side(upstream_side, b""));
     let mut tunnel = Tunnel::new(client_side, upstream_side, NO_LIMITS);
-    let stop = CancellationToken::new();
-    let mut stopped = pin!(stop.cancelled_owned());
+    let stop = Stop::new(Duration::from_secs(5));
+    let mut stopped = pin!(stop.departure());
     let mut poll = async |tunnel: &mut Tunnel| {
         let polled = poll_fn(|cx| Poll::Ready(tunnel.poll(cx, stopped.as_mut())));
         assert!(polled.await.is_pending());

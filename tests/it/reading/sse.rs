@@ -50,7 +50,7 @@ async fn events_are_blocks_of_lines() {
         Stream::open_second(hop.address, "/events", &[("Accept", "*/*")]).await,
     ];
     for stream in &mut streams {
-        assert_eq!(stream.block().await.as_deref(), Some("retry: 2000\n\n"));
+        assert_eq!(stream.opening().await.as_deref(), Some("\n"));
     }
     for (number, (message, block)) in blocks().into_iter().enumerate() {
         link.send(message).await;
@@ -122,8 +122,8 @@ async fn it_begins_with_the_place_where_the_reader_stands() {
             "" => String::new(),
             id => format!("id: {id}\n"),
         };
-        let expected = format!("retry: 2000\n{id}\n");
-        assert_eq!(stream.block().await, Some(expected), "{query} {header}");
+        let expected = format!("{id}\n");
+        assert_eq!(stream.opening().await, Some(expected), "{query} {header}");
     }
 }
 
@@ -135,7 +135,7 @@ async fn a_quiet_stream_has_heartbeats() {
         Stream::open_second(hop.address, "/events", &[]).await,
     ];
     for stream in &mut streams {
-        assert_eq!(stream.block().await.as_deref(), Some("retry: 2000\n\n"));
+        assert_eq!(stream.opening().await.as_deref(), Some("\n"));
         for _ in 0..3 {
             assert_eq!(stream.block().await.as_deref(), Some(":\n\n"));
         }

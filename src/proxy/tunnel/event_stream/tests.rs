@@ -161,7 +161,7 @@ async fn pair() -> (TcpStream, TcpStream) {
 struct Joined {
     client: TcpStream,
     upstream: TcpStream,
-    stop: CancellationToken,
+    stop: Stop,
     stream: JoinHandle<Ended>,
 }
 
@@ -169,20 +169,13 @@ impl Joined {
     async fn new(content: Content, early: &[u8], limits: Limits) -> Self {
         let (client, client_side) = pair().await;
         let (upstream, upstream_side) = pair().await;
-        let stop = CancellationToken::new();
+        let stop = Stop::new(Duration::from_secs(5));
         let side = Side {
             stream: Stream::Plain(upstream_side),
             early: Bytes::copy_from_slice(early),
         };
         let client_side = Stream::Plain(client_side);
-        let stream = run(
-            client_side,
-            side,
-            HEAD.into(),
-            content,
-            limits,
-            stop.clone(),
-        );
+        let stream = run(client_side, side, HEAD.into(), content, limits, &stop);
         let size = size_of_val(&stream);
         assert!(size <= 600, "{size} bytes");
         Self {
@@ -245,7 +238,7 @@ async fn a_close_is_the_end_of_what_has_no_chunks_alone() {
 #[tokio::test]
 async fn a_stop_waits_for_the_end_of_the_event() {
     let joined = Joined::new(in_chunks(), b"3\r\n:\n\n\r\n", NO_LIMITS).await;
-    joined.stop.cancel();
+    joined.stop.now();
     let expected = [b"3\r\n:\n\n\r\n", LAST_CHUNK].concat();
     joined.ends(&expected, STOPPED).await;
 
@@ -253,7 +246,7 @@ async fn a_stop_waits_for_the_end_of_the_event() {
     let mut joined = Joined::new(in_chunks(), first, NO_LIMITS).await;
     let mut received = vec![0; HEAD.len() + first.len()];
     joined.client.read_exact(&mut received).await.expect("all");
-    joined.stop.cancel();
+    joined.stop.now();
     joined
         .upstream
         .write_all(&[second, b"3\r\n:\n\n\r\n"].concat())
@@ -273,7 +266,7 @@ async fn what_does_not_end_in_time_is_cut() {
         ..NO_LIMITS
     };
     let joined = Joined::new(in_chunks(), b"6\r\n:", limits).await;
-    joined.stop.cancel();
+    joined.stop.now();
     joined.ends(b"6\r\n:", STOPPED).await;
     let limits = Limits {
         upstream_idle: Some(LONG),
@@ -352,8 +345,8 @@ async fn a_client_that_does_not_read_costs_one_read() {
     };
     let client_side = Stream::Plain(client_side);
     let mut stream = EventStream::new(client_side, side, HEAD.into(), plain(), NO_LIMITS);
-    let stop = CancellationToken::new();
-    let mut stopped = pin!(stop.cancelled_owned());
+    let stop = Stop::new(Duration::from_secs(5));
+    let mut stopped = pin!(stop.departure());
     let mut blocked = 0;
     while blocked < 100 {
         let _ = upstream.try_write(&[b'\n'; 100_000]);

@@ -97,7 +97,7 @@ async fn a_stop_is_told_between_two_frames() {
             .read_exact(&mut received)
             .await
             .expect("so many");
-        joined.stop.cancel();
+        joined.stop.now();
         let mut piece = vec![0; 100_000];
         while !received.ends_with(&close_of_ours()) {
             let length = from_client.read(&mut piece).await.expect("read");
@@ -141,7 +141,7 @@ async fn a_stop_in_the_middle_of_a_frame_waits_for_its_end() {
         .await
         .expect("written");
     assert_eq!(receive(&mut joined.client, 4).await, first[..4]);
-    joined.stop.cancel();
+    joined.stop.now();
     let rest = [&first[4..], &second].concat();
     joined.upstream.write_all(&rest).await.expect("written");
     let expected = [&first[4..], &close_of_ours()].concat();
@@ -162,7 +162,7 @@ async fn what_has_no_boundary_is_cut() {
         let mut joined = Joined::new(Limits { drain, ..NO_LIMITS }).await;
         joined.upstream.write_all(bytes).await.expect("written");
         assert_eq!(receive(&mut joined.client, bytes.len()).await, bytes);
-        joined.stop.cancel();
+        joined.stop.now();
         assert_eq!(receive_all(&mut joined.client).await, b"");
         let ended = joined.tunnel.await.expect("ended");
         assert!(matches!(ended.why, Why::Stopped), "{:?}", ended.why);
@@ -175,7 +175,7 @@ async fn a_client_is_told_only_once() {
     let close = frame(0x88, b"\x03\xe8");
     joined.upstream.write_all(&close).await.expect("written");
     assert_eq!(receive(&mut joined.client, close.len()).await, close);
-    joined.stop.cancel();
+    joined.stop.now();
     let answer = masked(0x88, b"\x03\xe8");
     joined.client.write_all(&answer).await.expect("written");
     assert_eq!(receive_all(&mut joined.upstream).await, answer);
@@ -188,7 +188,7 @@ async fn a_client_is_told_only_once() {
 async fn an_upstream_is_told_for_a_client_that_is_silent() {
     let drain = AT_ONCE;
     let mut joined = Joined::new(Limits { drain, ..NO_LIMITS }).await;
-    joined.stop.cancel();
+    joined.stop.now();
     assert_eq!(receive_all(&mut joined.client).await, close_of_ours());
     let told = receive_all(&mut joined.upstream).await;
     assert_eq!(told[1] & 0x80, 0x80, "a client masks");
@@ -199,7 +199,7 @@ async fn an_upstream_is_told_for_a_client_that_is_silent() {
 #[tokio::test]
 async fn an_upstream_is_told_for_a_client_that_goes_without_an_answer() {
     let mut joined = Joined::new(NO_LIMITS).await;
-    joined.stop.cancel();
+    joined.stop.now();
     let close = close_of_ours();
     assert_eq!(receive(&mut joined.client, close.len()).await, close);
     drop(joined.client);

@@ -157,6 +157,18 @@ impl Stream {
         self.until("\n\n").await
     }
 
+    /// The first block of SSE, less the time after which to come back, which is another one for each reader.
+    pub async fn opening(&mut self) -> Option<String> {
+        let block = self.block().await?;
+        let line = block
+            .strip_prefix("retry: ")
+            .expect("it begins with a time");
+        let (millis, rest) = line.split_once('\n').expect("the end of a line");
+        let millis: u64 = millis.parse().expect("a number");
+        assert!((2_000..=4_000).contains(&millis), "{block}");
+        Some(rest.to_owned())
+    }
+
     /// The next event of SSE, with whatever else there is passed over.
     pub async fn try_event(&mut self) -> Option<SseEvent> {
         while let Some(block) = self.block().await {
