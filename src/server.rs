@@ -323,7 +323,7 @@ async fn hand_over(
         Kind::Hop => {
             let joining = async {
                 let (hello, early) = hello::receive(&mut connection, early).await?;
-                let joined = hello::join(&stream.log, &hello).await?;
+                let joined = hello::join(&stream.log, &stream.via, &hello).await?;
                 anyhow::Ok((joined, hello.scope, early))
             };
             let over = stream.ender.token();

@@ -8,6 +8,7 @@
 //! - Waking counts changes: register, then check, then sleep. There is no moment in which an append between the check and the
 //!   sleep could be missed.
 
+pub mod arrival;
 pub mod cursor;
 pub mod follow;
 pub mod head;
@@ -67,6 +68,16 @@ pub struct Way {
     pub link: Option<u16>,
     /// Whether that is a peer, so that other peers do not get it from here.
     pub is_from_peer: bool,
+}
+
+impl Way {
+    /// By the source with this number, which is no peer.
+    pub fn of(link: usize) -> Self {
+        Self {
+            link: u16::try_from(link).ok(),
+            is_from_peer: false,
+        }
+    }
 }
 
 struct State {
@@ -183,10 +194,16 @@ impl EventLog {
 
     /// Appends one event; `gap` is what is known to be missing right before it.
     pub fn append_with_gap(&self, event: impl Into<NewEvent>, gap: Option<Gap>) -> EventId {
+        self.append_by(Way::default(), event, gap)
+    }
+
+    /// The same; `way` is the one that it has come.
+    pub fn append_by(&self, way: Way, event: impl Into<NewEvent>, gap: Option<Gap>) -> EventId {
         let mut event = event.into();
         self.prepare(&mut event.key, &mut event.payload);
         let mut state = self.lock();
-        let entry = state.append(self.origin, event, gap);
+        let mut entry = state.append(self.origin, event, gap);
+        entry.link = way.link;
         let id = entry.event.id;
         self.mirror(&entry);
         state.push(entry);
@@ -287,6 +304,11 @@ impl EventLog {
     /// Takes in events from before this log began, oldest first, as far as they are not known: they go before what is held,
     /// as far as there is room, and subscribers at the live edge do not get them. Where the state is kept, they do: it is theirs.
     pub fn backfill(&self, past: impl IntoIterator<Item = Event>) {
+        self.backfill_by(Way::default(), past);
+    }
+
+    /// The same, of events that the source with this number has brought.
+    pub fn backfill_by(&self, way: Way, past: impl IntoIterator<Item = Event>) {
         let past = past.into_iter().map(|mut event| {
             self.prepare(&mut event.key, &mut event.payload);
             event
@@ -295,7 +317,8 @@ impl EventLog {
         let mut state = self.lock();
         if state.kept.is_some() && state.is_read() {
             for event in past {
-                if let Some(entry) = state.relay(self.origin, event, None) {
+                if let Some(mut entry) = state.relay(self.origin, event, None) {
+                    entry.link = way.link;
                     state.push(entry);
                 }
             }
@@ -320,6 +343,7 @@ impl EventLog {
                 let gap = gap.map(Box::new);
                 Some(Entry {
                     gap,
+                    link: way.link,
                     ..Entry::from(event)
                 })
             });
@@ -427,7 +451,17 @@ impl EventLog {
     }
 
     fn is_settled(&self) -> bool {
-        self.unsettled.load(Ordering::Acquire) == 0
+        self.unsettled() == 0
+    }
+
+    /// How many sources are still to tell the past of the stream.
+    fn unsettled(&self) -> usize {
+        self.unsettled.load(Ordering::Acquire)
+    }
+
+    /// Wakes those who wait for the past: something else that counts for them has changed.
+    pub fn look_again(&self) {
+        self.head.advance();
     }
 
     /// A source has told the past of the stream, or there is none to be had.

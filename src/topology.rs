@@ -2,6 +2,12 @@
 //!
 //! A hop tells what it knows of itself and asks its upstreams for the rest, so whoever asks one hop gets all that is upstream of it.
 
+pub mod answer;
+pub mod ask;
+pub mod known;
+mod merge;
+pub mod trace;
+
 use serde::{Deserialize, Serialize};
 
 /// Nodes and links. Several of them are one when they are merged: nodes are the same when their ids are.
@@ -16,7 +22,8 @@ pub struct Topology {
 /// Something that events come from or go through.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
-    /// Of a hop the id of its process ([`Origin`](crate::event::Origin)); of anything else its URL as it may be shown to anyone.
+    /// Of a hop the id of its process ([`Origin`](crate::event::Origin)), or, while nobody has told that, of its stream; of a
+    /// proxy an id of the same kind; of anything else its URL as it may be shown to anyone.
     pub id: String,
     /// What it is.
     pub kind: Kind,

@@ -65,6 +65,7 @@ impl Reading<'_> {
                     return;
                 }
                 Ok(Answer::Stream(answer)) => {
+                    self.presence.leads_to(answer.transport, answer.instance);
                     self.presence.connected();
                     self.appender.inflow.up();
                     if std::mem::replace(&mut self.has_met, true) && !self.client.can_resume() {

@@ -33,8 +33,8 @@ impl Merge {
         Inflow {
             merge: self.clone(),
             way: Way {
-                link: u16::try_from(number).ok(),
                 is_from_peer,
+                ..Way::of(number)
             },
         }
     }
@@ -64,16 +64,16 @@ impl Inflow {
 
     /// An event that has none.
     pub fn append(&self, event: impl Into<NewEvent>, gap: Option<Gap>) -> EventId {
-        self.merge.log.append_with_gap(event, gap)
+        self.merge.log.append_by(self.way, event, gap)
     }
 
     /// Events from before this log began, oldest first: see [`EventLog::backfill`].
     pub fn backfill(&self, past: impl IntoIterator<Item = Event>) {
         let past: Vec<_> = past.into_iter().collect();
         if let Some(local) = self.merge.log.own_local().filter(|_| !self.is_peer()) {
-            local.backfill(past.iter().cloned());
+            local.backfill_by(self.way, past.iter().cloned());
         }
-        self.merge.log.backfill(past);
+        self.merge.log.backfill_by(self.way, past);
     }
 
     /// An event of the state that the other side keeps: see [`EventLog::adopt`].

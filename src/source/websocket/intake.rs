@@ -203,14 +203,24 @@ impl<'a> Intake<'a> {
         let Destination {
             log, via, number, ..
         } = self.to;
-        if via.set(*number, path) {
-            let mut frame = Vec::new();
-            hop::encode_control(&Control::Path(via.path()), &mut frame);
-            log.announce(Format::Hop, &frame);
-            if let Some(local) = log.own_local() {
-                local.announce(Format::Hop, &frame);
+        via.set(*number, path, |change| {
+            if change.is_circle {
+                let address = &*via.own().address;
+                warn!(
+                    address,
+                    "this stream comes from this hop itself: its only upstream leads back here. Nothing goes round, but only what \
+                     enters on the way comes: if no ring is meant, check --consume"
+                );
             }
-        }
+            if let Some(path) = change.path {
+                let mut frame = Vec::new();
+                hop::encode_control(&Control::Path(path), &mut frame);
+                log.announce(Format::Hop, &frame);
+                if let Some(local) = log.own_local() {
+                    local.announce(Format::Hop, &frame);
+                }
+            }
+        });
     }
 
     /// What is to come from here on is news.
@@ -224,6 +234,8 @@ impl<'a> Intake<'a> {
     /// The upstream has shown what it is.
     pub fn note_met(&mut self) {
         if !std::mem::replace(&mut self.has_met, true) {
+            // In this order: who waits for all but this source must not take another one for it.
+            self.to.via.has_told(self.to.number);
             self.to.log.past_is_settled();
         }
     }

@@ -1,0 +1,69 @@
+//! How an event has come into a log.
+
+use super::{EventLog, FIRST};
+use crate::event::EventId;
+
+/// How an event that is held has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// When, in microseconds since the Unix epoch; none if it is from before the log began, and was told with the stream's past.
+    pub since: Option<u64>,
+    /// The number of the source that has brought it first, if one has.
+    pub link: Option<usize>,
+}
+
+impl EventLog {
+    /// How this event has come, if it is held.
+    pub fn arrival(&self, id: EventId) -> Option<Arrival> {
+        let state = self.lock();
+        let index = state.history.places().of(id.origin)?.index_of(id.seq)?;
+        let entry = state.history.get(index)?;
+        Some(Arrival {
+            since: (index >= FIRST).then_some(entry.since),
+            link: entry.link.map(usize::from),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Way;
+    use super::*;
+    use crate::event::{Event, Origin, Payload};
+
+    fn event(seq: u64) -> Event {
+        Event {
+            id: EventId {
+                origin: Origin(9),
+                seq,
+            },
+            time: 1,
+            event_type: None,
+            key: None,
+            payload: Payload::text("x"),
+        }
+    }
+
+    #[test]
+    fn the_first_that_brings_an_event_is_remembered_with_it() {
+        let log = EventLog::new(1 << 20);
+        let before = crate::event::now();
+        assert!(log.relay_by(Way::of(2), event(5), None));
+        assert!(!log.relay_by(Way::of(0), event(5), None), "the second copy");
+        let arrival = log.arrival(event(5).id).expect("it is held");
+        assert_eq!(arrival.link, Some(2));
+        assert!(arrival.since.is_some_and(|since| since >= before));
+        let own = log.append_by(Way::of(1), Payload::text("y"), None);
+        assert_eq!(log.arrival(own).and_then(|arrival| arrival.link), Some(1));
+        let published = log.append(Payload::text("z"));
+        let arrival = log.arrival(published).expect("it is held");
+        assert_eq!(arrival.link, None);
+        log.backfill_by(Way::of(3), [event(4)]);
+        let past = Arrival {
+            since: None,
+            link: Some(3),
+        };
+        assert_eq!(log.arrival(event(4).id), Some(past));
+        assert_eq!(log.arrival(event(6).id), None);
+    }
+}
