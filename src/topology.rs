@@ -2,6 +2,13 @@
 //!
 //! A hop tells what it knows of itself and asks its upstreams for the rest, so whoever asks one hop gets all that is upstream of it.
 
+pub mod dot;
+pub mod expect;
+pub mod figure;
+pub mod mermaid;
+mod picture;
+pub mod plantuml;
+
 use serde::{Deserialize, Serialize};
 
 /// Nodes and links. Several of them are one when they are merged: nodes are the same when their ids are.
