@@ -15,6 +15,8 @@ mod proxy;
 mod retain;
 mod route;
 mod tls;
+mod topology;
+mod trace;
 mod values;
 
 use std::ffi::OsString;
@@ -34,7 +36,7 @@ use connect::{connect, event_url, none_to_talk_to};
 use crate::auth::Auth;
 use crate::client::publish::{Data, Publish};
 use crate::client::tail::Tail;
-use crate::client::{publish, tail};
+use crate::client::{self, publish, tail};
 use crate::listen::tls::Tls;
 use crate::route::Policy;
 use crate::source::websocket::login::Talk;
@@ -66,6 +68,10 @@ pub enum Role {
     Tail(Tail),
     /// Sends events.
     Publish(Publish),
+    /// Prints what hops come from.
+    Topology(client::topology::Topology),
+    /// Prints the way of an event.
+    Trace(Box<client::trace::Trace>),
     /// Brings each client to an upstream.
     Proxy(Box<crate::proxy::Config>),
     /// Brings what ZeroMQ publishers send to ZeroMQ subscribers.
@@ -205,6 +211,21 @@ impl Config {
                     .subcommand_matches("publish")
                     .expect("this is the subcommand");
                 Role::Publish(self::publish(publish, matches).map_err(usage)?)
+            }
+            Some(Command::Topology(args)) => {
+                no_hop_flags(matches).map_err(usage)?;
+                let matches = matches
+                    .subcommand_matches("topology")
+                    .expect("this is the subcommand");
+                Role::Topology(topology::topology(&args, matches).map_err(usage)?)
+            }
+            Some(Command::Trace(args)) => {
+                no_hop_flags(matches).map_err(usage)?;
+                let matches = matches
+                    .subcommand_matches("trace")
+                    .expect("this is the subcommand");
+                let trace = trace::trace(&args, matches).map_err(usage)?;
+                Role::Trace(Box::new(trace))
             }
             Some(Command::Proxy(proxy)) => {
                 no_hop_flags(matches).map_err(usage)?;

@@ -2,3 +2,5 @@
 
 pub mod publish;
 pub mod tail;
+pub mod topology;
+pub mod trace;

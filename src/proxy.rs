@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::event::Origin;
 use crate::listen::Listeners;
 use crate::listen::admission::{Admission, OfEach, most_connections};
 use crate::listen::refusal::TurningAway;
@@ -49,6 +50,8 @@ const FILES_EACH: usize = 2;
 pub struct Config {
     /// `host:port` to listen on.
     pub address: String,
+    /// Whether others than who is on this machine are told which upstreams there are.
+    pub tells_topology: bool,
     /// The upstreams that the flags name.
     pub upstreams: Vec<Spec>,
     /// Where more of them are listed, to be read again on SIGHUP.
@@ -85,6 +88,11 @@ pub struct Config {
 
 /// What all connections share.
 pub struct Proxy {
+    /// The name of this process.
+    instance: Origin,
+    /// Where it serves, in its own words.
+    address: String,
+    tells_topology: bool,
     upstreams: Arc<Upstreams>,
     rules: Rules,
     connector: Arc<Connector>,
@@ -118,7 +126,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     let most = config.max_connections;
     let most = most.unwrap_or_else(|| most_connections(FILES_EACH));
     let admission = Admission::new(most, config.max_per_address.map(OfEach::address));
+    let port = addresses.first().map_or(0, SocketAddr::port);
     let proxy = Arc::new(Proxy {
+        instance: Origin::random(),
+        address: crate::real_address(&config.address, port),
+        tells_topology: config.tells_topology,
         upstreams: upstreams.clone(),
         rules: config.rules,
         connector: Arc::new(config.connector),

@@ -38,6 +38,7 @@ use crate::stream::EventLog;
 use crate::stream::history::Limits;
 use crate::stream::retained::Retain;
 use crate::stream::via::Refusal;
+use crate::topology::known::Known;
 use buses::Buses;
 use find::{NoStream, Place};
 use pattern::{Key, Pattern};
@@ -172,6 +173,8 @@ struct Own {
     address: Arc<str>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// What upstreams have told of theirs.
+    known: Arc<Known>,
 }
 
 #[derive(Default)]
@@ -222,6 +225,7 @@ impl Routes {
                 address: address.into(),
                 tasks: tasks.clone(),
                 stop: stop.clone(),
+                known: Arc::default(),
             },
         };
         routes.replace(policies);
@@ -236,6 +240,11 @@ impl Routes {
     /// Where it serves, in its own words.
     pub fn address(&self) -> &str {
         &self.own.address
+    }
+
+    /// What upstreams have told of theirs.
+    pub fn known(&self) -> &Known {
+        &self.own.known
     }
 
     fn table(&self) -> Arc<Table> {
@@ -448,11 +457,16 @@ impl Route {
             policy.history,
             (&self.own.tasks, ender.token()),
         );
+        let upstreams = sources.iter().enumerate();
+        let upstreams = upstreams.filter_map(|(number, (source, _))| {
+            source.upstream().map(|upstream| (number, upstream.clone()))
+        });
+        let upstreams = upstreams.collect();
         let stream = Arc::new(Served::new(
             key.name.clone(),
             policy.clone(),
             (log, &self.own.address),
-            connections,
+            (connections, upstreams),
             ender,
             (&self.own.tasks, self.publish_rate.as_ref()),
         ));

@@ -321,7 +321,7 @@ async fn hand_over(
         Kind::Hop => {
             let joining = async {
                 let (hello, early) = hello::receive(&mut connection, early).await?;
-                let joined = hello::join(&stream.log, &hello).await?;
+                let joined = hello::join(&stream.log, &stream.via, &hello).await?;
                 anyhow::Ok((joined, early))
             };
             let Some(joined) = context.stop.run_until_cancelled(joining).await else {

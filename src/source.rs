@@ -80,6 +80,14 @@ impl Source {
         }
     }
 
+    /// What it consumes, if that is an event URL.
+    pub fn upstream(&self) -> Option<&Arc<Upstream>> {
+        match self {
+            Self::WebSocket(upstream) | Self::Http(upstream) => Some(upstream),
+            Self::Produce(_) | Self::Bus(..) => None,
+        }
+    }
+
     /// Brings events to where they belong until `stop` is cancelled, as one of `tasks`.
     ///
     /// A task is as large as the largest that it may be, and of these there may be as many as streams: so each kind is one.

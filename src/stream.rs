@@ -8,6 +8,7 @@
 //! - Waking counts changes: register, then check, then sleep. There is no moment in which an append between the check and the
 //!   sleep could be missed.
 
+pub mod arrival;
 pub mod cursor;
 pub mod follow;
 pub mod head;
@@ -148,10 +149,18 @@ impl EventLog {
 
     /// Appends one event; `gap` is what is known to be missing right before it.
     pub fn append_with_gap(&self, event: impl Into<NewEvent>, gap: Option<Gap>) -> EventId {
-        let mut event = event.into();
+        self.append_from(event.into(), gap, None)
+    }
+
+    /// The same, of an event that the source with this number has brought.
+    pub fn append_by(&self, event: impl Into<NewEvent>, gap: Option<Gap>, link: usize) -> EventId {
+        self.append_from(event.into(), gap, arrival::number(link))
+    }
+
+    fn append_from(&self, mut event: NewEvent, gap: Option<Gap>, from: Option<u16>) -> EventId {
         self.prepare(&mut event.key, &mut event.payload);
         let mut state = self.lock();
-        let id = state.append(self.origin, event, gap);
+        let id = state.append(self.origin, event, gap, from);
         self.publish(state);
         id
     }
@@ -164,7 +173,7 @@ impl EventLog {
         let mut state = self.lock();
         let events = events.into_iter();
         let ids = events
-            .map(|event| state.append(self.origin, event, None))
+            .map(|event| state.append(self.origin, event, None, None))
             .collect();
         self.publish(state);
         ids
@@ -172,10 +181,19 @@ impl EventLog {
 
     /// Appends an event that has its id from elsewhere; false if it is in the log already, or was. `gap` is what is known to
     /// be missing before it, beyond what its id tells.
-    pub fn relay(&self, mut event: Event, gap: Option<Gap>) -> bool {
+    pub fn relay(&self, event: Event, gap: Option<Gap>) -> bool {
+        self.relay_from(event, gap, None)
+    }
+
+    /// The same, of an event that the source with this number has brought.
+    pub fn relay_by(&self, event: Event, gap: Option<Gap>, link: usize) -> bool {
+        self.relay_from(event, gap, arrival::number(link))
+    }
+
+    fn relay_from(&self, mut event: Event, gap: Option<Gap>, from: Option<u16>) -> bool {
         self.prepare(&mut event.key, &mut event.payload);
         let mut state = self.lock();
-        let taken = state.relay(self.origin, event, gap);
+        let taken = state.relay(self.origin, event, gap, from);
         if taken {
             self.publish(state);
         }
@@ -213,7 +231,7 @@ impl EventLog {
         // Who reads already has not been given this key with a snapshot, and would never get to know it.
         let is_news = event.time >= self.began || last.is_some() || state.is_read();
         if is_news && !has_passed {
-            if state.relay(self.origin, event, None) {
+            if state.relay(self.origin, event, None, None) {
                 self.publish(state);
             }
         } else if let Some(kept) = &mut state.kept {
@@ -224,6 +242,15 @@ impl EventLog {
     /// Takes in events from before this log began, oldest first, as far as they are not known: they go before what is held,
     /// as far as there is room, and subscribers at the live edge do not get them. Where the state is kept, they do: it is theirs.
     pub fn backfill(&self, past: impl IntoIterator<Item = Event>) {
+        self.backfill_from(past, None);
+    }
+
+    /// The same, of events that the source with this number has brought.
+    pub fn backfill_by(&self, past: impl IntoIterator<Item = Event>, link: usize) {
+        self.backfill_from(past, arrival::number(link));
+    }
+
+    fn backfill_from(&self, past: impl IntoIterator<Item = Event>, from: Option<u16>) {
         let past = past.into_iter().map(|mut event| {
             self.prepare(&mut event.key, &mut event.payload);
             event
@@ -232,7 +259,7 @@ impl EventLog {
         let mut state = self.lock();
         if state.kept.is_some() && state.is_read() {
             for event in past {
-                state.relay(self.origin, event, None);
+                state.relay(self.origin, event, None, from);
             }
             self.publish(state);
             return;
@@ -255,6 +282,7 @@ impl EventLog {
                 let gap = gap.map(Box::new);
                 Some(Entry {
                     gap,
+                    from,
                     ..Entry::from(event)
                 })
             });
@@ -362,7 +390,17 @@ impl EventLog {
     }
 
     fn is_settled(&self) -> bool {
-        self.unsettled.load(Ordering::Acquire) == 0
+        self.unsettled() == 0
+    }
+
+    /// How many sources are still to tell the past of the stream.
+    fn unsettled(&self) -> usize {
+        self.unsettled.load(Ordering::Acquire)
+    }
+
+    /// Wakes those who wait for the past: something else that counts for them has changed.
+    pub fn look_again(&self) {
+        self.head.advance();
     }
 
     /// A source has told the past of the stream, or there is none to be had.
@@ -385,7 +423,13 @@ pub(crate) fn hole(last: u64, next: EventId) -> Option<Gap> {
 }
 
 impl State {
-    fn append(&mut self, origin: Origin, event: NewEvent, gap: Option<Gap>) -> EventId {
+    fn append(
+        &mut self,
+        origin: Origin,
+        event: NewEvent,
+        gap: Option<Gap>,
+        from: Option<u16>,
+    ) -> EventId {
         let id = EventId {
             origin,
             seq: self.next_own,
@@ -403,11 +447,11 @@ impl State {
             next: Some(id),
             ..gap
         });
-        self.push(event, gap, now);
+        self.push(event, gap, (now, from));
         id
     }
 
-    fn relay(&mut self, own: Origin, event: Event, gap: Option<Gap>) -> bool {
+    fn relay(&mut self, own: Origin, event: Event, gap: Option<Gap>, from: Option<u16>) -> bool {
         let id = event.id;
         // What was here before it went round, even if the number is not one we have given: ours are ours.
         if id.origin == own {
@@ -425,17 +469,18 @@ impl State {
                 ..gap
             })
         });
-        self.push(event, hole, event::now());
+        self.push(event, hole, (event::now(), from));
         true
     }
 
-    fn push(&mut self, event: Event, gap: Option<Gap>, now: u64) {
+    fn push(&mut self, event: Event, gap: Option<Gap>, (now, from): (u64, Option<u16>)) {
         self.rate.count(now);
         self.bytes += event.payload.bytes.len() as u64;
         let entry = Entry {
             event,
             gap: gap.map(Box::new),
             since: now,
+            from,
         };
         self.write_tapes(&entry);
         if let Some(kept) = &mut self.kept {

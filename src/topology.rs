@@ -2,12 +2,17 @@
 //!
 //! A hop tells what it knows of itself and asks its upstreams for the rest, so whoever asks one hop gets all that is upstream of it.
 
+pub mod answer;
+pub mod ask;
 pub mod dot;
 pub mod expect;
 pub mod figure;
+pub mod known;
+mod merge;
 pub mod mermaid;
 mod picture;
 pub mod plantuml;
+pub mod trace;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +28,8 @@ pub struct Topology {
 /// Something that events come from or go through.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
-    /// Of a hop the id of its process ([`Origin`](crate::event::Origin)); of anything else its URL as it may be shown to anyone.
+    /// Of a hop the id of its process ([`Origin`](crate::event::Origin)), or, while nobody has told that, of its stream; of a
+    /// proxy an id of the same kind; of anything else its URL as it may be shown to anyone.
     pub id: String,
     /// What it is.
     pub kind: Kind,

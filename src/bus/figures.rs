@@ -120,6 +120,15 @@ impl Figures {
         self.lock().clone()
     }
 
+    /// Whether there is a connection, and if not, why, in one line.
+    pub fn presence(&self) -> (bool, Option<String>) {
+        match &*self.lock() {
+            Link::Connected => (true, None),
+            Link::Ended => (false, Some("there is no more to come".to_owned())),
+            Link::Away { reason, .. } => (false, reason.as_deref().map(str::to_owned)),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Link> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -27,6 +27,7 @@ pub async fn consume(
     let entry = Entry {
         name: bus.to_string(),
         log: to.log,
+        link: to.number,
         figures,
         most: bus.upstream.max_message_size,
         resumes: bus.is_durable(),
@@ -121,7 +122,7 @@ impl Reading {
         let past = self.reader.past(log.limits()).await?;
         let (old, news): (Vec<_>, Vec<_>) =
             past.into_iter().partition(|event| event.time < log.began());
-        log.backfill(old);
+        log.backfill_by(old, self.entry.link);
         for event in news {
             self.entry.take(Arrival::Known(event));
         }
@@ -135,6 +136,8 @@ impl Reading {
 struct Entry {
     name: String,
     log: Arc<EventLog>,
+    /// The number of this source there.
+    link: usize,
     figures: Arc<Figures>,
     /// The largest payload that is taken, in bytes.
     most: usize,
@@ -184,7 +187,7 @@ impl Entry {
             Arrival::Known(event) => self.relay(event),
             Arrival::New(event) => {
                 let gap = self.missing.take().map(|missing| self.gap(missing));
-                self.last = Some(self.log.append_with_gap(event, gap));
+                self.last = Some(self.log.append_by(event, gap, self.link));
             }
             Arrival::Lost(_) | Arrival::Unusable(_) => unreachable!("they are dealt with"),
         }
@@ -197,7 +200,7 @@ impl Entry {
             Some(Missing::Perhaps) if self.log.knows(id.origin) || id.seq == 1 => None,
             missing => missing.map(|missing| self.gap(missing)),
         };
-        if self.log.relay(event, gap) {
+        if self.log.relay_by(event, gap, self.link) {
             self.last = Some(id);
             self.missing = None;
         }

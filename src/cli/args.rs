@@ -17,6 +17,8 @@ use super::limits::LimitArgs;
 use super::proxy::ProxyArgs;
 use super::route::RouteArgs;
 use super::tls::TlsArgs;
+use super::topology::TopologyArgs;
+use super::trace::TraceArgs;
 use super::values;
 use crate::client::{publish, tail};
 use crate::source::produce::Rate;
@@ -137,6 +139,10 @@ pub enum Command {
     Tail(TailArgs),
     /// Publish events: one, or one a line
     Publish(PublishArgs),
+    /// Print the way that an event has come, hop by hop, with the time that each link has taken
+    Trace(TraceArgs),
+    /// Draw what runs: hops, and the links between them, from these upstream
+    Topology(TopologyArgs),
     /// Bring each client to the next of several upstreams: a round-robin reverse proxy for connections that never end
     Proxy(Box<ProxyArgs>),
     /// Bring what ZeroMQ publishers send to ZeroMQ subscribers: a fixed point for both (XSUB and XPUB)

@@ -18,9 +18,9 @@ use crate::source::websocket::login::{Keepalive, Step, Talk};
 use crate::source::websocket::pattern::Pattern;
 use crate::tls::client_config;
 
-/// How to reach the other side; the same for a hop, for `tail` and for `publish`. All of them are a route's.
+/// How to reach the other side, whatever is wanted there.
 #[derive(Debug, clap::Args)]
-pub struct ConnectArgs {
+pub struct ReachArgs {
     /// Trust the certificates in this PEM file too, beside the system's, for wss:// and https://
     #[arg(
         long,
@@ -43,6 +43,14 @@ pub struct ConnectArgs {
         help_heading = "Connections"
     )]
     pub consume_header: Vec<String>,
+}
+
+/// How to reach the other side; the same for a hop, for `tail` and for `publish`. All of them are a route's.
+#[derive(Debug, clap::Args)]
+pub struct ConnectArgs {
+    /// How to reach it
+    #[command(flatten)]
+    pub reach: ReachArgs,
 
     /// Send this text as a message whenever a WebSocket is connected (not with publish, nor to another wsevent); repeatable, in order. ${NAME} in it is a variable of the environment, @FILE instead of it is what the file holds then
     #[arg(
@@ -186,9 +194,6 @@ pub struct Connect {
 
 /// `urls` are those it is for.
 pub fn connect(args: &ConnectArgs, matches: &ArgMatches, urls: &[EventUrl]) -> Usage<Connect> {
-    let headers = lines(matches, "consume_header", &args.consume_header);
-    let headers = headers.iter();
-    let headers: Result<_, _> = headers.map(|text| header("consume-header", text)).collect();
     let is_websocket = |url: &EventUrl| matches!(url.url.scheme(), "ws" | "wss");
     if !urls.is_empty()
         && !urls.iter().any(is_websocket)
@@ -198,6 +203,19 @@ pub fn connect(args: &ConnectArgs, matches: &ArgMatches, urls: &[EventUrl]) -> U
             "{flag} is about messages of a WebSocket, and here is none"
         ));
     }
+    Ok(Connect {
+        talk: talk(args, matches)?,
+        max_message_size: args.max_message_size,
+        ping_interval: args.ping_interval,
+        ..reach(&args.reach, matches, urls)?
+    })
+}
+
+/// The same, where nothing is said but what a request has, and little is read.
+pub fn reach(args: &ReachArgs, matches: &ArgMatches, urls: &[EventUrl]) -> Usage<Connect> {
+    let headers = lines(matches, "consume_header", &args.consume_header);
+    let headers = headers.iter();
+    let headers: Result<_, _> = headers.map(|text| header("consume-header", text)).collect();
     // Reading the system's roots takes a while, so only when they are needed.
     let is_secure = |url: &EventUrl| upstream::is_secure(&url.url);
     let identity = args.tls.identity()?;
@@ -207,12 +225,17 @@ pub fn connect(args: &ConnectArgs, matches: &ArgMatches, urls: &[EventUrl]) -> U
         .transpose();
     Ok(Connect {
         headers: headers?,
-        talk: talk(args, matches)?,
+        talk: Talk::default(),
         tls: tls.map_err(|error| format!("--consume-ca: {}", reason::of(&error)))?,
-        max_message_size: args.max_message_size,
-        ping_interval: args.ping_interval,
+        max_message_size: LARGEST,
+        ping_interval: PING_INTERVAL,
     })
 }
+
+/// The largest event that is taken where nobody says how large one may be, in bytes.
+const LARGEST: usize = 64 << 20;
+/// How often the other side is pinged there.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Connect {
     /// The upstream at this URL.

@@ -158,6 +158,10 @@ pub struct ProxyArgs {
     #[arg(long, env = "WSEVENT_UPSTREAM_IDLE_TIMEOUT", value_name = "DURATION", value_parser = values::limit, help_heading = "Upstreams")]
     pub upstream_idle_timeout: Option<Duration>,
 
+    /// Tell whoever asks which upstreams there are, for a picture of the topology (wsevent topology): else only those on this machine are told
+    #[arg(long, env = "WSEVENT_TELL_TOPOLOGY", value_parser = BoolishValueParser::new(), help_heading = "Clients")]
+    pub tell_topology: bool,
+
     /// When stopping, how long connections may take to end
     #[arg(long, env = "WSEVENT_DRAIN", value_name = "DURATION", default_value = "10s", value_parser = values::duration, help_heading = "Clients")]
     pub drain: Duration,
@@ -210,6 +214,7 @@ pub fn config(args: ProxyArgs, matches: &ArgMatches) -> Usage<Config> {
         .map_err(|error| format!("--upstream-ca: {}", reason::of(&error)))?;
     Ok(Config {
         address: args.serve_address,
+        tells_topology: args.tell_topology,
         upstreams,
         upstream_file: args.upstream_file,
         balance: args.balance,

@@ -5,6 +5,7 @@ pub mod head;
 mod interim;
 mod own;
 mod request;
+mod told;
 mod websocket;
 
 use std::net::IpAddr;
@@ -119,6 +120,9 @@ impl Client {
         if websocket {
             let outcome = self.websocket(head, upgrade, exchange).await;
             self.stays_http(matches!(outcome, Outcome::Answer(_)));
+            return outcome;
+        }
+        if let Some(outcome) = self.told(&mut head, &exchange) {
             return outcome;
         }
         let asked = Asked {

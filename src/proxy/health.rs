@@ -130,6 +130,11 @@ impl Health {
         }
     }
 
+    /// Whether nothing is known against it.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.state, State::Up)
+    }
+
     /// Whether it is out only for its answers.
     fn answers(&self) -> bool {
         matches!(

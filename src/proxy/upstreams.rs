@@ -324,6 +324,11 @@ impl Upstream {
         self.removed.load(Ordering::Relaxed)
     }
 
+    /// Whether clients are brought there, as far as its health goes.
+    pub fn is_up(&self) -> bool {
+        self.health().is_up()
+    }
+
     /// Its addresses, the one that worked last first. They are looked up again when they are old, while the old ones are
     /// used.
     pub async fn addresses(&self) -> io::Result<Arc<[SocketAddr]>> {

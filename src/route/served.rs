@@ -12,6 +12,7 @@ use crate::endpoint::fanout::{Ender, Fanout};
 use crate::endpoint::subscribers::Subscribers;
 use crate::listen::rate::OfAddresses;
 use crate::source::publish::{Publisher, Sink};
+use crate::source::upstream::Upstream;
 use crate::stream::EventLog;
 use crate::stream::join::{Joined, Wish};
 use crate::stream::usage::{Usage, User};
@@ -21,6 +22,9 @@ use crate::wire::hop::Instance;
 
 /// How long an upstream may take to say whether there is such a stream; then it is taken for one that is merely away.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Upstreams, with the numbers of the sources that they are.
+pub type Upstreams = Box<[(usize, Arc<Upstream>)]>;
 
 /// A stream that is served at a URL.
 pub struct Served {
@@ -36,6 +40,8 @@ pub struct Served {
     pub publisher: Option<Publisher>,
     /// What connects it to buses.
     pub connections: Connections,
+    /// What it consumes, with the numbers of these sources.
+    pub upstreams: Upstreams,
     /// Ends its subscribers, and what brings events for them.
     pub ender: Ender,
     /// How many subscribers there are.
@@ -62,7 +68,7 @@ impl Served {
         name: Arc<str>,
         policy: Arc<Policy>,
         (log, address): (Arc<EventLog>, &str),
-        connections: Connections,
+        (connections, upstreams): (Connections, Upstreams),
         ender: Ender,
         (tasks, publish_rate): (&TaskTracker, Option<&Arc<OfAddresses>>),
     ) -> Self {
@@ -71,6 +77,7 @@ impl Served {
             via: Arc::new(Via::new(Instance {
                 id: log.origin(),
                 address: address.into(),
+                distance: 0,
             })),
             publisher: settings.accept_publish.then(|| {
                 let rate = publish_rate.cloned();
@@ -81,6 +88,7 @@ impl Served {
                 Publisher::new(sink, settings.max_message_size, rate)
             }),
             connections,
+            upstreams,
             name,
             policy,
             log,

@@ -17,13 +17,15 @@ use crate::endpoint::page::{self, Index, Page, Stream};
 use crate::route::find::Place;
 use crate::route::served::Served;
 use crate::route::{Route, Routes};
+use crate::topology;
+use crate::topology::answer::Question;
 
 /// So many streams stand in a list if nothing else is asked for, and so many at most.
 const STREAMS: usize = 100;
 const MAX_STREAMS: usize = 1_000;
 
 /// The answer to a request for a list: of one route, or of all.
-pub fn answer(
+pub async fn answer(
     routes: &Routes,
     of: Option<&Arc<Route>>,
     request: &Parts,
@@ -59,20 +61,24 @@ pub fn answer(
     if let Origin::Foreign(reason) = origin {
         return Err(refusal(StatusCode::FORBIDDEN, reason));
     }
+    if let Some(question) = Question::of(request) {
+        let question = question.map_err(|reason| refusal(StatusCode::BAD_REQUEST, reason))?;
+        let may = |right, path: &str| who.may(right, path);
+        let target = question
+            .target()
+            .and_then(|target| self::of(routes, of, target));
+        let target = target.filter(|stream| may(Right::Subscribe, stream.path()));
+        let json = topology::answer::answer(routes, of, &question, target, &may).await;
+        let json = json.map_err(|none| refusal(none.status, none.reason))?;
+        let headers = json_headers();
+        return Ok(Outcome::Answer(with_headers(headers, body::full(json))));
+    }
     let (headers, body) = match answer::choose(&request.headers, &OFFERED) {
         Some(true) => page::page(Page::Index),
         Some(false) => {
             let wanted = Wanted::of(request)?;
             let json = wanted.list(routes, of, who, request.uri.path());
-            let headers = HeaderMap::from_iter([
-                (
-                    header::CONTENT_TYPE,
-                    HeaderValue::from_static("application/json"),
-                ),
-                (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-                (header::VARY, HeaderValue::from_static("accept")),
-            ]);
-            (headers, json.into())
+            (json_headers(), json.into())
         }
         None => {
             return Err(refusal(
@@ -82,6 +88,17 @@ pub fn answer(
         }
     };
     Ok(Outcome::Answer(with_headers(headers, body::full(body))))
+}
+
+fn json_headers() -> HeaderMap {
+    HeaderMap::from_iter([
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::VARY, HeaderValue::from_static("accept")),
+    ])
 }
 
 /// Which part of a list is asked for: `?after=` and `?limit=`, or `?of=` for the one stream at a path.

@@ -226,8 +226,20 @@ impl Context {
                 let methods = methods(policies.any(|policy| policy.accept_publish));
                 Ok(Outcome::Answer(options(methods, origin)))
             }
-            Target::Index => list::answer(&self.routes, None, request, &who, origin),
-            Target::List(route) => list::answer(&self.routes, Some(&route), request, &who, origin),
+            Target::Index => {
+                // In a box that is there meanwhile: most requests are for streams.
+                Box::pin(list::answer(&self.routes, None, request, &who, origin)).await
+            }
+            Target::List(route) => {
+                Box::pin(list::answer(
+                    &self.routes,
+                    Some(&route),
+                    request,
+                    &who,
+                    origin,
+                ))
+                .await
+            }
             Target::Stream(ref route, ref key) => {
                 let asked = Asked {
                     context: self,

@@ -37,6 +37,7 @@ pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: Cancellatio
         backoff: Backoff::new(),
         appender: Appender {
             log: &to.log,
+            link: to.number,
             last: None,
             missing: None,
         },
@@ -65,6 +66,7 @@ impl Reading<'_> {
                     return;
                 }
                 Ok(Answer::Stream(answer)) => {
+                    self.presence.leads_to(answer.transport, answer.instance);
                     self.presence.connected();
                     if std::mem::replace(&mut self.has_met, true) && !self.client.can_resume() {
                         // What has been sent meanwhile, nobody knows.
@@ -120,6 +122,8 @@ impl Reading<'_> {
 /// The way into the log, and what is missing on it.
 struct Appender<'a> {
     log: &'a EventLog,
+    /// The number of this source there.
+    link: usize,
     /// The last event that came this way.
     last: Option<EventId>,
     /// What is missing right before the next event.
@@ -132,12 +136,12 @@ impl Appender<'_> {
         match item {
             Item::Known(event) => {
                 self.last = Some(event.id);
-                self.log.relay(event, self.missing.take());
+                self.log.relay_by(event, self.missing.take(), self.link);
                 true
             }
             Item::New(event) => {
                 let gap = self.missing.take();
-                self.last = Some(self.log.append_with_gap(event, gap));
+                self.last = Some(self.log.append_by(event, gap, self.link));
                 true
             }
             Item::Gap(gap) => {

@@ -7,6 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::Destination;
 use super::refusal::{Verdict, verdict};
+use crate::event::Origin;
 use crate::stream::via::Via;
 
 /// What has a name that may be shown to anyone: its [`Display`].
@@ -56,6 +57,13 @@ impl Presence {
         }
     }
 
+    /// A handshake has shown how events come, and from which instance, if it is a wsevent.
+    pub fn leads_to(&self, transport: &'static str, instance: Option<Origin>) {
+        if let Some((via, number)) = &self.via {
+            via.leads_to(*number, transport, instance);
+        }
+    }
+
     /// A connection has been made.
     pub fn connected(&mut self) {
         self.is_lost = false;
@@ -77,6 +85,7 @@ impl Presence {
             Verdict::Away => None,
         };
         if let Some((via, number)) = &self.via {
+            via.away(*number, &reason);
             via.lost(*number, refused.map(|status| (status, reason.clone())));
         }
         let (url, role) = (self.named.to_string(), self.role());
@@ -100,6 +109,7 @@ impl Presence {
         let role = self.role();
         if let Some((via, number)) = &self.via {
             let reason = format!("{role} has ended: {what}");
+            via.away(*number, &reason);
             via.lost(*number, Some((204, reason)));
         }
         info!(url = self.named.to_string(), "{role} has ended: {what}");

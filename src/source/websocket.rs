@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::presence::Presence;
 use super::upstream::{CONNECT_TIMEOUT, Stream, Upstream, open_stream};
 use super::{Backoff, Destination};
-use crate::event::{Kind, Payload};
+use crate::event::{Kind, Origin, Payload};
 use crate::shutdown::until_stopped;
 use crate::wire::websocket::MAX_CONTROL_PAYLOAD;
 
@@ -47,6 +47,8 @@ pub struct Connected {
     pub link: Link,
     /// Whether the other end is a hop, too.
     pub is_hop: bool,
+    /// Which instance that is, if it is a wsevent.
+    pub instance: Option<Origin>,
     /// Whether the other end, which is a wsevent then, has not all that the URL asks for of the stream's past; nor has who
     /// was not asked.
     pub falls_short: bool,
@@ -83,6 +85,7 @@ impl Upstream {
         Ok(Connected {
             link,
             is_hop: agreed.is_hop,
+            instance: agreed.instance,
             falls_short: agreed.falls_short,
         })
     }
@@ -105,6 +108,9 @@ pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: Cancellatio
         drop(connecting);
         let error = match connected {
             Ok(mut connected) => {
+                let transport = if connected.is_hop { "hop" } else { "websocket" };
+                presence.leads_to(transport, connected.instance);
+                to.log.look_again();
                 let mut since = None;
                 let tell = || {
                     presence.connected();

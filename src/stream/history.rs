@@ -18,6 +18,8 @@ pub struct Entry {
     pub gap: Option<Box<Gap>>,
     /// When it came, in microseconds since the Unix epoch: of the event's own time, another clock and the way here are a part.
     pub since: u64,
+    /// The number of the source that has brought it first, if one has.
+    pub from: Option<u16>,
 }
 
 /// Here since it happened.
@@ -27,6 +29,7 @@ impl From<Event> for Entry {
             since: event.time,
             event,
             gap: None,
+            from: None,
         }
     }
 }

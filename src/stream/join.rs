@@ -204,6 +204,11 @@ impl EventLog {
         self.wait_until(|| self.is_settled()).await;
     }
 
+    /// The same, but for so many sources as `spared` says each time.
+    pub async fn wait_for_past_but(&self, spared: impl Fn() -> usize) {
+        self.wait_until(|| self.unsettled() <= spared()).await;
+    }
+
     async fn wait_until(&self, is_so: impl Fn() -> bool) {
         let mut seen = self.head.count();
         let waiting = async {

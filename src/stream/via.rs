@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use crate::event::Origin;
 use crate::wire::hop::Instance;
 
 /// What this instance knows of the way to where events come from: itself, and what its upstreams say of theirs.
@@ -31,11 +32,32 @@ pub struct Upstream {
     has_failed: bool,
     /// How it refuses, since its last connection.
     refusal: Option<Refusal>,
+    /// Why there is no connection, in one line.
+    pub reason: Option<Box<str>>,
+    /// How events are carried, since the last handshake: `hop`, `websocket`, `sse` or `ndjson`.
+    pub transport: Option<&'static str>,
+    /// The instance behind it, since the last handshake, if it is a wsevent.
+    instance: Option<Origin>,
+    /// Whether it has told the past of the stream.
+    has_told: bool,
     /// The hops that it leads through, the nearest first, as it told when it was last there.
     path: Vec<Instance>,
 }
 
 impl Upstream {
+    /// The instance behind it, if it is a wsevent: the origin of the stream that comes from there.
+    pub fn instance(&self) -> Option<Origin> {
+        let nearest = self.path.first().map(|nearest| nearest.id);
+        self.instance.or(nearest)
+    }
+
+    /// Where that serves, in its own words, if it has told.
+    pub fn address(&self) -> Option<&str> {
+        let nearest = self.path.first();
+        let nearest = nearest.filter(|nearest| Some(nearest.id) == self.instance());
+        nearest.map(|nearest| &*nearest.address)
+    }
+
     /// Why it refuses, in one line, if it does.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_ref().map(|refusal| &*refusal.reason)
@@ -53,8 +75,17 @@ pub struct Refusal {
     pub since: Instant,
 }
 
-/// More than this many hops are not told of: it would be a circle.
+/// More than this many hops are not told of, nor any that are so far away: it would be a circle.
 const LONGEST: usize = 64;
+
+/// What comes of a new path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The hops are now these, for those downstream to know; none if they are what they were.
+    pub path: Option<Vec<Instance>>,
+    /// The only upstream leads through this instance itself now, and did not before.
+    pub is_circle: bool,
+}
 
 impl Via {
     /// Nothing but this instance.
@@ -71,13 +102,49 @@ impl Via {
         &self.own
     }
 
-    /// The source with this number leads through `path`, the nearest first. Whether that is new.
-    pub fn set(&self, source: usize, path: Vec<Instance>) -> bool {
+    /// The source with this number leads through `path`, the nearest first. `tell` is given what comes of that, and those who
+    /// are told by it hear of changes in their order.
+    pub fn set(&self, source: usize, path: Vec<Instance>, tell: impl FnOnce(Change)) {
         let mut upstreams = self.lock();
-        let known = &mut of(&mut upstreams, source).path;
-        let is_new = *known != path;
-        *known = path;
-        is_new
+        let before = self.path_through(&upstreams);
+        let was_circle = self.is_circle(&upstreams);
+        of(&mut upstreams, source).path = path;
+        let after = self.path_through(&upstreams);
+        tell(Change {
+            path: (after != before).then_some(after),
+            is_circle: !was_circle && self.is_circle(&upstreams),
+        });
+    }
+
+    /// Whether there is one upstream, and what comes from there has been here.
+    fn is_circle(&self, upstreams: &[(usize, Upstream)]) -> bool {
+        let [(_, only)] = upstreams else { return false };
+        only.path.iter().any(|hop| hop.id == self.own.id)
+    }
+
+    /// A handshake has shown how events come from the source with this number, and from which instance, if it is a wsevent.
+    pub fn leads_to(&self, source: usize, transport: &'static str, instance: Option<Origin>) {
+        let mut upstreams = self.lock();
+        let upstream = of(&mut upstreams, source);
+        upstream.transport = Some(transport);
+        upstream.instance = instance;
+        if instance.is_none() {
+            upstream.path = vec![];
+        }
+    }
+
+    /// The source with this number has told the past of the stream.
+    pub fn has_told(&self, source: usize) {
+        of(&mut self.lock(), source).has_told = true;
+    }
+
+    /// How many sources that have not told the past yet lead to this instance.
+    pub fn untold_by(&self, instance: Origin) -> usize {
+        let upstreams = self.lock();
+        let upstreams = upstreams.iter().map(|(_, upstream)| upstream);
+        let untold =
+            upstreams.filter(|upstream| !upstream.has_told && upstream.instance == Some(instance));
+        untold.count()
     }
 
     /// There is an upstream for the source with this number, as it may be shown to anyone.
@@ -92,7 +159,13 @@ impl Via {
             upstream.was_connected = true;
             upstream.has_failed = false;
             upstream.refusal = None;
+            upstream.reason = None;
         });
+    }
+
+    /// There is no connection to the upstream of the source with this number, for this reason.
+    pub fn away(&self, source: usize, reason: &str) {
+        of(&mut self.lock(), source).reason = Some(reason.into());
     }
 
     /// It is not there, or no more; `refused` is a status and a reason, if it does not want this hop.
@@ -198,14 +271,36 @@ impl Via {
             .collect()
     }
 
-    /// All hops, this one first, each once.
+    /// The upstream of the source with this number.
+    pub fn upstream(&self, source: usize) -> Option<Upstream> {
+        let upstreams = self.lock();
+        let found = upstreams.iter().find(|(number, _)| *number == source);
+        found.map(|(_, upstream)| upstream.clone())
+    }
+
+    /// All hops, the nearest first, each once.
     pub fn path(&self) -> Vec<Instance> {
+        self.path_through(&self.lock())
+    }
+
+    /// A hop that has gone would be told round a ring for ever, each of the others having it from the next. But each has it one
+    /// link further away, so that it gets [too far](LONGEST) soon. And of two that are equally far the order comes from upstream,
+    /// where they are nearer: so hops do not take the order from each other by turns.
+    fn path_through(&self, upstreams: &[(usize, Upstream)]) -> Vec<Instance> {
         let mut path = vec![self.own.clone()];
-        for hop in self.lock().iter().flat_map(|(_, upstream)| &upstream.path) {
-            if path.len() < LONGEST && path.iter().all(|known| known.id != hop.id) {
-                path.push(hop.clone());
+        for hop in upstreams.iter().flat_map(|(_, upstream)| &upstream.path) {
+            let distance = hop.distance.saturating_add(1);
+            match path.iter_mut().find(|known| known.id == hop.id) {
+                Some(known) => known.distance = known.distance.min(distance),
+                None if usize::from(distance) < LONGEST => path.push(Instance {
+                    distance,
+                    ..hop.clone()
+                }),
+                None => {}
             }
         }
+        path.sort_by_key(|hop| hop.distance);
+        path.truncate(LONGEST);
         path
     }
 
@@ -232,29 +327,103 @@ fn of(upstreams: &mut Vec<(usize, Upstream)>, source: usize) -> &mut Upstream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Origin;
 
-    fn hop(id: u64) -> Instance {
+    fn hop(id: u64, distance: u8) -> Instance {
         Instance {
             id: Origin(id),
             address: format!("host:{id}").into(),
+            distance,
         }
+    }
+
+    fn path(hops: &[u64]) -> Vec<Instance> {
+        let hops = hops.iter().enumerate();
+        hops.map(|(distance, id)| hop(*id, distance as u8))
+            .collect()
+    }
+
+    /// What comes of it.
+    fn set(via: &Via, source: usize, path: Vec<Instance>) -> Change {
+        let mut change = None;
+        via.set(source, path, |told| change = Some(told));
+        change.expect("it is told")
     }
 
     #[test]
     fn each_hop_is_there_once() {
-        let via = Via::new(hop(1));
-        via.set(0, vec![hop(2), hop(3)]);
-        via.set(1, vec![hop(4), hop(3), hop(1)]);
-        assert_eq!(via.path(), [1, 2, 3, 4].map(hop));
-        assert!(via.set(0, vec![hop(5)]));
-        assert!(!via.set(0, vec![hop(5)]));
-        assert_eq!(via.path(), [1, 5, 4, 3].map(hop));
+        let via = Via::new(hop(1, 0));
+        set(&via, 0, path(&[2, 3]));
+        set(&via, 1, path(&[4, 3, 1]));
+        let expected = vec![hop(1, 0), hop(2, 1), hop(4, 1), hop(3, 2)];
+        assert_eq!(via.path(), expected);
+        let expected = vec![hop(1, 0), hop(5, 1), hop(4, 1), hop(3, 2)];
+        assert_eq!(set(&via, 0, path(&[5])).path, Some(expected));
+        assert_eq!(set(&via, 0, path(&[5])).path, None);
+        // What is new upstream is not always new here.
+        assert_eq!(set(&via, 0, path(&[5, 3, 4])).path, None);
+    }
+
+    #[test]
+    fn a_circle_is_noticed_once_for_each_change() {
+        let via = Via::new(hop(1, 0));
+        assert!(!set(&via, 0, path(&[2, 3])).is_circle);
+        assert!(set(&via, 0, path(&[2, 3, 1])).is_circle);
+        assert!(!set(&via, 0, path(&[2, 1])).is_circle);
+        assert!(!set(&via, 0, path(&[2])).is_circle);
+        assert!(set(&via, 0, path(&[2, 1])).is_circle);
+        // There is another way.
+        assert!(!set(&via, 1, path(&[4, 1])).is_circle);
+    }
+
+    /// Lets hops that consume each other tell each other their paths until nothing is new. How often that was.
+    fn settle(vias: &[Via], links: &[(usize, usize)]) -> usize {
+        let mut told: std::collections::VecDeque<usize> = (0..vias.len()).collect();
+        let mut count = 0;
+        while let Some(from) = told.pop_front() {
+            for (source, (up, down)) in links.iter().enumerate() {
+                if *up == from {
+                    count += 1;
+                    assert!(count < 10_000, "it goes round for ever");
+                    let news = set(&vias[*down], source, vias[*up].path()).path;
+                    told.extend(news.map(|_| *down));
+                }
+            }
+        }
+        count
+    }
+
+    #[test]
+    fn paths_in_rings_come_to_rest_and_forget_who_has_gone() {
+        let rings: [&[(usize, usize)]; 3] = [
+            &[(0, 1), (1, 0)],
+            &[(0, 1), (1, 2), (2, 0)],
+            // Each has all others.
+            &[(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)],
+        ];
+        for links in rings {
+            let size = links.iter().map(|(up, _)| up + 1).max().unwrap_or_default();
+            let mut vias: Vec<_> = (0..size).map(|id| Via::new(hop(id as u64, 0))).collect();
+            settle(&vias, links);
+            // One starts again, under another name.
+            vias[0] = Via::new(hop(99, 0));
+            settle(&vias, links);
+            for via in &vias {
+                let mut ids: Vec<_> = via.path().iter().map(|hop| hop.id.0).collect();
+                ids.sort_unstable();
+                let others = (1..size as u64).chain([99]);
+                assert_eq!(ids, others.collect::<Vec<_>>());
+            }
+            assert_eq!(
+                settle(&vias, links),
+                links.len(),
+                "each told once, and no more"
+            );
+        }
     }
 
     #[test]
     fn an_upstream_that_is_away_keeps_its_path() {
-        let via = Via::new(hop(1));
+        let via = Via::new(hop(1, 0));
         let states = || -> Vec<_> {
             let upstreams = via.upstreams().into_iter();
             upstreams.map(|up| (up.url, up.connected)).collect()
@@ -263,7 +432,7 @@ mod tests {
         via.expect(1, "ws://b/");
         via.expect(0, "ws://a/");
         via.connected(0);
-        via.set(0, vec![hop(2)]);
+        set(&via, 0, path(&[2]));
         assert_eq!(
             states(),
             [("ws://a/".into(), true), ("ws://b/".into(), false)]
@@ -274,7 +443,7 @@ mod tests {
             states(),
             [("ws://a/".into(), false), ("ws://b/".into(), true)]
         );
-        assert_eq!(via.path(), [1, 2].map(hop));
+        assert_eq!(via.path(), path(&[1, 2]));
     }
 
     fn refusal() -> Option<(u16, String)> {
@@ -285,7 +454,7 @@ mod tests {
     async fn a_verdict_is_that_of_all_upstreams() {
         const PATIENCE: Duration = Duration::from_secs(5);
         let status = async |via: &Via| via.verdict(PATIENCE).await.map_err(|no| no.status);
-        let via = Via::new(hop(1));
+        let via = Via::new(hop(1, 0));
         assert_eq!(status(&via).await, Ok(()), "nothing to wait for");
         via.expect(0, "ws://a/");
         via.expect(1, "ws://b/");
@@ -303,7 +472,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_was_there_is_not_believed_at_once() {
         const PATIENCE: Duration = Duration::from_millis(20);
-        let via = Via::new(hop(1));
+        let via = Via::new(hop(1, 0));
         via.expect(0, "ws://a/");
         via.lost(0, refusal());
         assert_eq!(via.refused(PATIENCE).await.status, 404);

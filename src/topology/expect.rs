@@ -94,10 +94,10 @@ impl Place {
 
 /// A figure, and what in it runs where.
 #[derive(Debug)]
-pub struct Expected<'a> {
+pub struct Expected {
     arrows: Vec<Arrow>,
     /// In the order of the figure; those that are nowhere are outside: clients, and programs that know wsevent by its URL only.
-    located: Vec<(&'a Shape, Vec<Place>)>,
+    located: Vec<(Shape, Vec<Place>)>,
 }
 
 /// What has come of a comparison.
@@ -128,10 +128,10 @@ impl fmt::Display for Verdict {
     }
 }
 
-impl<'a> Expected<'a> {
+impl Expected {
     /// The figure with what `given` says of where things are, and `without` those boxes that are not there today: what would go through them
     /// goes from one instance to the next. An error is for whoever has given these.
-    pub fn new(figure: &'a Figure, given: &[As], without: &[String]) -> Result<Self, String> {
+    pub fn new(figure: &Figure, given: &[As], without: &[String]) -> Result<Self, String> {
         let aliases = given.iter().map(|given| &given.alias).chain(without);
         for alias in aliases {
             if figure.shape(alias).is_none() {
@@ -162,29 +162,35 @@ impl<'a> Expected<'a> {
                         "nothing says where {alias} is: name it with --as {alias}=URL, or leave it out with --without {alias}"
                     ));
                 }
-                _ => located.push((shape, places)),
+                _ => located.push((shape.clone(), places)),
             }
         }
-        let is_located = |alias: &str| located.iter().any(|(shape, _)| shape.alias == alias);
+        let is_located = |alias: &str| {
+            located
+                .iter()
+                .any(|(shape, _): &(Shape, _)| shape.alias == alias)
+        };
         let arrows = without.iter().fold(figure.arrows.clone(), |arrows, gone| {
             joined(arrows, gone, is_located)
         });
         Ok(Self { arrows, located })
     }
 
-    /// Where the hops of the figure are, to be asked: as given, or as their labels say.
-    pub fn hops(&self, given: &[As]) -> Vec<String> {
-        let hops = self
-            .located
-            .iter()
-            .filter(|(shape, _)| matches!(shape.class, Class::Produce | Class::Hop));
-        let url = |(shape, _): &(&Shape, Vec<Place>)| {
+    /// Where the instances of the figure are, to be asked: as `given`, or as their labels say.
+    pub fn asked(&self, given: &[As]) -> Vec<String> {
+        let instances = self.located.iter().filter(|(shape, _)| is_instance(shape));
+        let at = |(shape, _): &(Shape, Vec<Place>)| {
             let given = given.iter().find(|given| given.alias == shape.alias);
-            given
-                .map(|given| given.url.clone())
-                .or_else(|| shape.place.clone())
+            let given = given.map(|given| given.url.clone());
+            given.or_else(|| shape.place.clone())
         };
-        hops.filter_map(url).collect()
+        instances.filter_map(at).collect()
+    }
+
+    /// The box with this alias, if it is somewhere.
+    fn located(&self, alias: &str) -> Option<&Shape> {
+        let mut shapes = self.located.iter().map(|(shape, _)| shape);
+        shapes.find(|shape| shape.alias == alias)
     }
 
     /// Holds what runs against it.
@@ -263,7 +269,7 @@ fn is(shape: &Shape, places: &[Place], node: &Node) -> bool {
 
 /// A comparison on its way.
 struct Comparison<'a> {
-    expected: &'a Expected<'a>,
+    expected: &'a Expected,
     topology: &'a Topology,
     /// What each box that is somewhere stands for.
     nodes: HashMap<&'a str, Vec<&'a Node>>,
@@ -291,7 +297,7 @@ impl<'a> Comparison<'a> {
     fn instances(&mut self) {
         let expected = self.expected;
         for (shape, places) in &expected.located {
-            if matches!(shape.class, Class::Bus | Class::Foreign) {
+            if !is_instance(shape) {
                 continue; // nobody knows of them but by links
             }
             let alias = &shape.alias;
@@ -324,17 +330,10 @@ impl<'a> Comparison<'a> {
     /// Each arrow is there.
     fn arrows(&mut self) {
         let expected = self.expected;
-        let is_located = |alias: &str| {
-            expected
-                .located
-                .iter()
-                .find(|(shape, _)| shape.alias == alias)
-                .map(|(shape, _)| *shape)
-        };
         let mut seen = Vec::new();
         let mut readers: Vec<(&Shape, usize)> = Vec::new();
         for arrow in expected.arrows.iter().filter(|arrow| arrow.must) {
-            match (is_located(&arrow.from), is_located(&arrow.to)) {
+            match (expected.located(&arrow.from), expected.located(&arrow.to)) {
                 // Drawn twice it is still one.
                 (Some(from), Some(to)) if seen.contains(&(&from.alias, &to.alias)) => {}
                 (Some(from), Some(to)) => {
@@ -428,7 +427,11 @@ impl<'a> Comparison<'a> {
                 continue; // it may be there, and is not used
             }
             let (from, to) = (self.aliases(&link.from), self.aliases(&link.to));
-            let is_of_figure = |ends: &[&str]| ends.iter().any(|alias| self.is_instance(alias));
+            let is_of_figure = |ends: &[&str]| {
+                ends.iter()
+                    .filter_map(|alias| self.expected.located(alias))
+                    .any(is_instance)
+            };
             if !is_of_figure(&from) && !is_of_figure(&to) {
                 continue; // between others
             }
@@ -460,13 +463,6 @@ impl<'a> Comparison<'a> {
             .collect()
     }
 
-    fn is_instance(&self, alias: &str) -> bool {
-        let located = &self.expected.located;
-        located.iter().any(|(shape, _)| {
-            shape.alias == alias && !matches!(shape.class, Class::Bus | Class::Foreign)
-        })
-    }
-
     /// What one end of a link is called: by its alias, or where it is.
     fn name(&self, aliases: &[&str], id: &str, link: &Link) -> String {
         if let Some(alias) = aliases.first() {
@@ -484,6 +480,11 @@ impl<'a> Comparison<'a> {
             (None, _) => id.to_owned(),
         }
     }
+}
+
+/// Whether it can be asked.
+fn is_instance(shape: &Shape) -> bool {
+    !matches!(shape.class, Class::Bus | Class::Foreign)
 }
 
 fn is_hop(shape: &Shape) -> bool {

@@ -19,7 +19,7 @@ pub struct Figure {
 }
 
 /// A box.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
     /// Its name for arrows.
     pub alias: String,

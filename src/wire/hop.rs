@@ -111,6 +111,8 @@ pub struct Instance {
     pub id: Origin,
     /// Where it serves, in its own words.
     pub address: Box<str>,
+    /// So many links away from whoever tells of it.
+    pub distance: u8,
 }
 
 impl fmt::Display for Instance {
@@ -132,6 +134,7 @@ impl FromStr for Instance {
         Ok(Self {
             id: id.parse().map_err(|_| Wrong("an instance without an id"))?,
             address: decode_value(address)?.into(),
+            distance: 0,
         })
     }
 }
@@ -227,7 +230,7 @@ impl fmt::Display for Control {
                 if let Some(resumed) = &welcome.resumed {
                     write!(f, " resumed={resumed}")?;
                 }
-                write_list(f, "path", &welcome.path)
+                write_path(f, &welcome.path)
             }
             Self::Gap(gap) => {
                 f.write_str("!gap")?;
@@ -244,7 +247,7 @@ impl fmt::Display for Control {
             }
             Self::Path(path) => {
                 f.write_str("!path")?;
-                write_list(f, "path", path)
+                write_path(f, path)
             }
         }
     }
@@ -258,6 +261,17 @@ fn write_list(f: &mut fmt::Formatter<'_>, name: &str, items: &[impl fmt::Display
         }
     }
     Ok(())
+}
+
+/// The path, and how far each of it is, where that is not one link after the other.
+fn write_path(f: &mut fmt::Formatter<'_>, path: &[Instance]) -> fmt::Result {
+    write_list(f, "path", path)?;
+    let far: Vec<_> = path.iter().map(|instance| instance.distance).collect();
+    let mut numbered = far.iter().enumerate();
+    match numbered.all(|(index, distance)| usize::from(*distance) == index) {
+        true => Ok(()),
+        false => write_list(f, "far", &far),
+    }
 }
 
 /// Reads one message. The payload of an event is not copied.
@@ -331,7 +345,7 @@ fn decode_control(line: &str) -> Result<Message, Wrong> {
             _ => return Err(Wrong("a snapshot neither begins nor ends")),
         }),
         "welcome" => Control::Welcome(Welcome {
-            path: list(field("path"), "path= is no list of instances")?,
+            path: path(field("path"), field("far"))?,
             backlog: optional(field("backlog"), "backlog= is no number")?.unwrap_or(0),
             resumed: field("resumed").map(Into::into),
         }),
@@ -343,7 +357,7 @@ fn decode_control(line: &str) -> Result<Message, Wrong> {
             next: optional(field("next"), "next= is no event id")?,
             lost: optional(field("lost"), "lost= is no number")?,
         }),
-        "path" => Control::Path(list(field("path"), "path= is no list of instances")?),
+        "path" => Control::Path(path(field("path"), field("far"))?),
         _ => return Ok(Message::Unknown),
     };
     Ok(Message::Control(control))
@@ -366,6 +380,17 @@ fn list<T: FromStr>(value: Option<&str>, wrong: &'static str) -> Result<Vec<T>, 
     items
         .map(|item| item.parse().map_err(|_| Wrong(wrong)))
         .collect()
+}
+
+/// A path. Who does not say how far its instances are has them one behind the other.
+fn path(path: Option<&str>, far: Option<&str>) -> Result<Vec<Instance>, Wrong> {
+    let mut path: Vec<Instance> = list(path, "path= is no list of instances")?;
+    let far: Vec<u8> = list(far, "far= is no list of small numbers")?;
+    for (index, instance) in path.iter_mut().enumerate() {
+        let in_a_row = u8::try_from(index).unwrap_or(u8::MAX);
+        instance.distance = far.get(index).copied().unwrap_or(in_a_row);
+    }
+    Ok(path)
 }
 
 fn decode_value(value: &str) -> Result<Cow<'_, str>, Wrong> {
@@ -439,9 +464,10 @@ mod tests {
             origin: Origin(5),
             seq,
         };
-        let instance = |address: &str| Instance {
+        let instance = |address: &str, distance| Instance {
             id: Origin(9),
             address: address.into(),
+            distance,
         };
         for control in [
             Control::Hello(Hello::default()),
@@ -464,7 +490,7 @@ mod tests {
                 ..Hello::default()
             }),
             Control::Welcome(Welcome {
-                path: vec![instance("localhost:8080"), instance("a b,c@d%é:1")],
+                path: vec![instance("localhost:8080", 0), instance("a b,c@d%é:1", 1)],
                 backlog: 12,
                 resumed: Some("partial".into()),
             }),
@@ -479,7 +505,8 @@ mod tests {
                 next: None,
                 lost: None,
             }),
-            Control::Path(vec![instance("[::1]:80")]),
+            Control::Path(vec![instance("[::1]:80", 0)]),
+            Control::Path([0, 1, 1, 63].map(|far| instance("h:1", far)).into()),
             Control::Hello(Hello {
                 state: StateWish::Yes,
                 have: vec![id(3)],
@@ -520,6 +547,7 @@ mod tests {
             "!hello from=some",
             "!welcome backlog=-1",
             "!gap next=x",
+            "!path path=0000000000001@h far=256",
             "!snapshot",
             "!snapshot state=over",
             "!snapshot state=begin count=x",

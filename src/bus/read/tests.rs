@@ -37,6 +37,7 @@ async fn read(resumes: bool, brought: Vec<Brought>) -> Vec<String> {
     let entry = Entry {
         name: "fake".to_owned(),
         log: log.clone(),
+        link: 0,
         figures: Arc::new(Figures::new("fake".to_owned(), Way::In)),
         most: 10,
         resumes,

@@ -142,11 +142,14 @@ pub fn welcome(joined: &Joined, via: &Via) -> Bytes {
 }
 
 /// Joins a link to `log`, once it can be told how far it can go on; and what it wants.
-pub async fn join(log: &EventLog, hello: &Hello) -> Result<(Joined, Wish)> {
+///
+/// Whoever is itself to tell the past of this stream is not kept waiting for that: it would wait for us to tell the same.
+pub async fn join(log: &EventLog, via: &Via, hello: &Hello) -> Result<(Joined, Wish)> {
     if hello.id == Some(log.origin()) {
         bail!("it is this instance itself");
     }
-    log.wait_for_past().await;
+    log.wait_for_past_but(|| hello.id.map_or(0, |id| via.untold_by(id)))
+        .await;
     let wish = wish(hello);
     log.wait_for(&wish).await;
     let wants = match hello.state {

@@ -20,11 +20,13 @@ use tracing::{debug, info};
 use url::Url;
 
 use super::decode::{Decoder, Item, Media};
+use crate::event::Origin;
 use crate::reason;
 use crate::source::refusal::{Refused, Unfit};
 use crate::source::upstream::{CONNECT_TIMEOUT, Upstream, get, open_stream, shown};
 use crate::tls::client_config;
 use crate::wire::RESUMED;
+use crate::wire::hop::INSTANCE;
 
 /// Server-sent events if there are any: every server of event streams has them.
 pub const EVENT_STREAM_OR_NDJSON: &str = "text/event-stream, application/x-ndjson;q=0.9";
@@ -72,6 +74,10 @@ pub struct Stream {
     decoder: Decoder,
     /// What has arrived and is not taken yet.
     arrived: Bytes,
+    /// The name of how it comes.
+    pub transport: &'static str,
+    /// Which instance has answered, if it is a wsevent.
+    pub instance: Option<Origin>,
     /// How long nothing at all may come.
     silence: Option<Duration>,
     _connection: AbortOnDropHandle<()>,
@@ -228,10 +234,17 @@ impl Client {
         let media = media(response.headers())?;
         // Nobody else sends it.
         let from_wsevent = response.headers().contains_key(RESUMED);
+        let instance = response.headers().get(INSTANCE);
+        let instance = instance.and_then(|instance| instance.to_str().ok()?.parse().ok());
         Ok(Answer::Stream(Box::new(Stream {
             body: response.into_body(),
             decoder: Decoder::new(media, from_wsevent, self.upstream.max_message_size),
             arrived: Bytes::new(),
+            transport: match media {
+                Media::EventStream => "sse",
+                Media::Ndjson => "ndjson",
+            },
+            instance,
             silence: (from_wsevent && media == Media::EventStream).then_some(SILENCE),
             _connection: connection,
         })))

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::event::Origin;
 use crate::source::refusal::{Refused, Unfit};
 use crate::source::upstream::{Stream, Upstream, get};
 use crate::wire::RESUMED;
@@ -38,6 +39,8 @@ pub fn may_be_for_the_offer(error: &anyhow::Error) -> bool {
 pub struct Agreed {
     /// It has taken the offer to be a hop link.
     pub is_hop: bool,
+    /// Which instance it is, if it is a wsevent.
+    pub instance: Option<Origin>,
     /// It has not all that the URL asks for of the stream's past; nor has who was not asked.
     pub falls_short: bool,
 }
@@ -146,6 +149,7 @@ fn check<B>(response: &Response<B>, key: &[u8], offered: Option<&HeaderValue>) -
     let is_hop = taken == SUBPROTOCOL && response.headers().contains_key(hop::INSTANCE);
     Ok(Agreed {
         is_hop,
+        instance: get(hop::INSTANCE).parse().ok(),
         falls_short: matches!(get(RESUMED), "no" | "partial"),
     })
 }

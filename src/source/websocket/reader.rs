@@ -184,7 +184,8 @@ impl<'a> Reader<'a> {
             return;
         }
         self.count += 1;
-        self.to.log.append_with_gap(payload, self.gaps.pop());
+        let (gap, link) = (self.gaps.pop(), self.to.number);
+        self.to.log.append_by(payload, gap, link);
     }
 
     async fn begin_hop(&mut self, link: &mut Link, heartbeat: &mut Heartbeat) -> Result<()> {
@@ -270,7 +271,7 @@ impl<'a> Reader<'a> {
                 let is_before = |gap: &Gap| gap.next.is_none_or(|next| next == event.id);
                 let at = self.gaps.iter().position(is_before);
                 let gap = at.map(|at| self.gaps.swap_remove(at));
-                self.to.log.relay(event, gap);
+                self.to.log.relay_by(event, gap, self.to.number);
             }
             hop::Message::Control(Control::Gap(gap)) if self.gaps.len() < MAX_GAPS => {
                 self.gaps.push(gap);
@@ -298,23 +299,35 @@ impl<'a> Reader<'a> {
         let Destination {
             log, via, number, ..
         } = self.to;
-        if via.set(*number, path) {
-            let mut frame = Vec::new();
-            hop::encode_control(&Control::Path(via.path()), &mut frame);
-            log.announce(Format::Hop, &frame);
-        }
+        via.set(*number, path, |change| {
+            if change.is_circle {
+                let address = &*via.own().address;
+                warn!(
+                    address,
+                    "this stream comes from this hop itself: its only upstream leads back here. Nothing goes round, but only what \
+                     enters on the way comes: if no ring is meant, check --consume"
+                );
+            }
+            if let Some(path) = change.path {
+                let mut frame = Vec::new();
+                hop::encode_control(&Control::Path(path), &mut frame);
+                log.announce(Format::Hop, &frame);
+            }
+        });
     }
 
     /// What is to come from here on is news.
     fn settle_past(&mut self) {
         if let Some(past) = self.past.take() {
-            self.to.log.backfill(past.events);
+            self.to.log.backfill_by(past.events, self.to.number);
         }
         self.note_met();
     }
 
     fn note_met(&mut self) {
         if !std::mem::replace(&mut self.has_met, true) {
+            // In this order: who waits for all but this source must not take another one for it.
+            self.to.via.has_told(self.to.number);
             self.to.log.past_is_settled();
         }
     }

@@ -279,7 +279,7 @@ fn whoever_is_in_the_figure_is_asked() {
     let given = ["hop1=ws://localhost:2/relay".parse().expect("ALIAS=URL")];
     let expected = Expected::new(&figure, &given, &[]).expect("it fits");
     assert_eq!(
-        expected.hops(&given),
+        expected.asked(&given),
         ["localhost:8080", "ws://localhost:2/relay"]
     );
 }

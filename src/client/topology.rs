@@ -1,0 +1,124 @@
+//! `wsevent topology`: asks hops what they know of themselves and of those upstream, and prints that as one picture.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use crate::source::presence::Named;
+use crate::source::upstream::Upstream;
+use crate::topology::ask::{PATIENCE, Question};
+use crate::topology::expect::Expected;
+use crate::topology::{self, dot, mermaid, plantuml};
+
+/// Whom to ask, and how to print it.
+pub struct Topology {
+    /// The hops, by the URLs of their streams, or of all that they have.
+    pub upstreams: Vec<Upstream>,
+    /// So many of them, the first, were asked for; the others are of the figure.
+    pub asked: usize,
+    /// How to print it.
+    pub format: Format,
+    /// What to hold it against, instead of printing it.
+    pub figure: Option<Figure>,
+}
+
+/// A figure, as a file has it.
+pub struct Figure {
+    /// The file.
+    pub name: String,
+    /// What it says.
+    pub expected: Expected,
+}
+
+/// How a topology is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A deployment diagram for PlantUML.
+    Puml,
+    /// A flowchart for Mermaid.
+    Mermaid,
+    /// A graph for Graphviz.
+    Dot,
+    /// As hops tell it.
+    Json,
+}
+
+impl Topology {
+    /// Asks all at once, and prints what they tell, or what differs from the figure. The exit status says whether all have told, and
+    /// whether the figure is true.
+    pub async fn run(self) -> Result<ExitCode> {
+        let answers = join_all(self.upstreams.iter().map(ask)).await;
+        let mut all = topology::Topology::default();
+        let mut failed = 0;
+        for (at, (upstream, answer)) in self.upstreams.iter().zip(answers).enumerate() {
+            match answer {
+                Ok(told) => all.merge(told),
+                Err(error) => {
+                    // What it means for a figure is among the differences.
+                    failed += usize::from(at < self.asked);
+                    let reason = upstream.reason(&error);
+                    // Nobody may be reading it.
+                    let _ = writeln!(io::stderr(), "wsevent: {upstream}: {reason}");
+                }
+            }
+        }
+        let (text, is_true) = match &self.figure {
+            Some(figure) => figure.held_against(&all),
+            None if failed == self.upstreams.len() => (String::new(), true),
+            None => (self.format.render(&all)?, true),
+        };
+        // Who does not want to know all is told nothing any more.
+        let _ = io::stdout().lock().write_all(text.as_bytes());
+        Ok(match failed == 0 && is_true {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        })
+    }
+}
+
+impl Format {
+    fn render(self, topology: &topology::Topology) -> Result<String> {
+        Ok(match self {
+            Self::Puml => plantuml::render(topology),
+            Self::Mermaid => mermaid::render(topology),
+            Self::Dot => dot::render(topology),
+            Self::Json => serde_json::to_string_pretty(topology)? + "\n",
+        })
+    }
+}
+
+impl Figure {
+    /// What there is to say, and whether the figure is true.
+    fn held_against(&self, topology: &topology::Topology) -> (String, bool) {
+        let verdict = self.expected.compare(topology);
+        match verdict.differences.is_empty() {
+            true => (format!("{} is what runs: {verdict}\n", self.name), true),
+            false => (verdict.differences.join("\n") + "\n", false),
+        }
+    }
+}
+
+/// What the hop at a URL tells.
+async fn ask(upstream: &Upstream) -> Result<topology::Topology> {
+    let path = upstream.url.path();
+    // The list of all streams, or of those of one route; what else has a path is a stream.
+    let of_stream = !path.ends_with('/');
+    let question = Question {
+        upstream,
+        what: ("topology", ""),
+        of_stream,
+        via: &[],
+        deadline: Instant::now() + PATIENCE,
+    };
+    let behind = question.topology(None).await?;
+    let mut nodes = behind.topology.nodes.iter();
+    let own = nodes.find(|node| node.id == behind.node);
+    if of_stream && own.is_none_or(|node| node.streams.is_empty()) {
+        bail!("there is no stream at {path} now, or none that may be seen with what was said");
+    }
+    Ok(behind.topology)
+}

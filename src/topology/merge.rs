@@ -1,0 +1,119 @@
+//! Several topologies become one.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Kind, Link, Node, Role, Topology};
+use crate::event::Origin;
+
+/// There are no more nodes than this in a topology, and no more links than that.
+const MAX_NODES: usize = 1_000;
+const MAX_LINKS: usize = 4_000;
+
+impl Topology {
+    /// Adds what another one has. What both tell stays as it is here: whoever tells of links into a stream, or out of it to a bus,
+    /// tells of all of them.
+    pub fn merge(&mut self, mut other: Self) {
+        for node in std::mem::take(&mut other.nodes) {
+            self.merge_node(node);
+        }
+        let names = self.names();
+        rename(&mut self.links, &names);
+        rename(&mut other.links, &names);
+        self.nodes.retain(|node| !names.contains_key(&node.id));
+        let told: HashSet<_> = self.links.iter().map(Link::told_by).collect();
+        let mut news = other.links;
+        news.retain(|link| !told.contains(&link.told_by()));
+        self.links.extend(news);
+        self.links.truncate(MAX_LINKS);
+    }
+
+    fn merge_node(&mut self, node: Node) {
+        let has_room = self.nodes.len() < MAX_NODES;
+        match self.nodes.iter_mut().find(|known| known.id == node.id) {
+            Some(known) => {
+                for stream in node.streams {
+                    if known.streams.iter().all(|it| it.path != stream.path) {
+                        known.streams.push(stream);
+                    }
+                }
+            }
+            None if has_room => self.nodes.push(node),
+            None => {}
+        }
+    }
+
+    /// The node that has the stream with this origin, and the path of that.
+    pub fn node_of(&self, origin: &str) -> Option<(&Node, &str)> {
+        self.nodes.iter().find_map(|node| {
+            let mut streams = node.streams.iter();
+            let stream = streams.find(|stream| stream.origin == origin)?;
+            Some((node, &*stream.path))
+        })
+    }
+
+    /// For ids that stand for a node whose own id was not known to all, that one: they are the origin of one of its streams, or
+    /// its address, as a proxy has it.
+    fn names(&self) -> HashMap<String, String> {
+        let mut names = HashMap::new();
+        for node in &self.nodes {
+            for stream in &node.streams {
+                if stream.origin != node.id {
+                    names.insert(stream.origin.clone(), node.id.clone());
+                }
+            }
+        }
+        let behind = self.links.iter().filter(|link| link.role == Role::Proxy);
+        let behind: HashSet<_> = behind.map(|link| &link.from).collect();
+        let foreign = self.nodes.iter().filter(|node| node.kind == Kind::Foreign);
+        for node in foreign.filter(|node| behind.contains(&node.id)) {
+            let hops = self.nodes.iter().filter(|hop| hop.kind == Kind::Hop);
+            let mut there = hops.filter(|hop| is_at(&node.address, &hop.address));
+            if let (Some(hop), None) = (there.next(), there.next()) {
+                let id = names.get(&hop.id).unwrap_or(&hop.id).clone();
+                names.insert(node.id.clone(), id);
+            }
+        }
+        names
+    }
+}
+
+impl Link {
+    /// Who tells of it, and of which of its streams.
+    fn told_by(&self) -> (String, Option<String>, bool) {
+        // The id of a bus is a URL.
+        let leads_out = self.role == Role::Bus && self.to.parse::<Origin>().is_err();
+        match leads_out {
+            true => (self.from.clone(), self.from_path.clone(), true),
+            false => (self.to.clone(), self.to_path.clone(), false),
+        }
+    }
+}
+
+fn rename(links: &mut [Link], names: &HashMap<String, String>) {
+    for link in links {
+        for id in [&mut link.from, &mut link.to] {
+            if let Some(name) = names.get(id) {
+                id.clone_from(name);
+            }
+        }
+    }
+}
+
+/// Whether a hop that says it serves at `own` may be the one that others reach at `address`; both are `host:port`, perhaps of a URL.
+pub fn is_at(address: &str, own: &str) -> bool {
+    let split = |text: &str| -> Option<(String, u16)> {
+        let (host, port) = text.rsplit('/').next()?.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Some((host.to_ascii_lowercase(), port.parse().ok()?))
+    };
+    let (Some((host, port)), Some((own_host, own_port))) = (split(address), split(own)) else {
+        return false;
+    };
+    let is_loopback = |host: &str| host == "localhost" || host == "::1" || host.starts_with("127.");
+    let is_any = matches!(&*own_host, "0.0.0.0" | "::");
+    let is_same = host == own_host || is_loopback(&host) && is_loopback(&own_host);
+    port == own_port && (is_same || is_any)
+}
+
+#[cfg(test)]
+mod tests;
