@@ -4,8 +4,14 @@
 
 pub mod answer;
 pub mod ask;
+pub mod dot;
+pub mod expect;
+pub mod figure;
 pub mod known;
 mod merge;
+pub mod mermaid;
+mod picture;
+pub mod plantuml;
 pub mod trace;
 
 use serde::{Deserialize, Serialize};

@@ -10,21 +10,34 @@ use tokio::time::Instant;
 
 use crate::source::presence::Named;
 use crate::source::upstream::Upstream;
-use crate::topology;
 use crate::topology::ask::{PATIENCE, Question};
+use crate::topology::expect::Expected;
+use crate::topology::{self, dot, mermaid, plantuml};
 
 /// Whom to ask, and how to print it.
 pub struct Topology {
     /// The hops, by the URLs of their streams, or of all that they have.
     pub upstreams: Vec<Upstream>,
+    /// So many of them, the first, were asked for; the others are of the figure.
+    pub asked: usize,
     /// How to print it.
     pub format: Format,
+    /// What to hold it against, instead of printing it.
+    pub figure: Option<Figure>,
+}
+
+/// A figure, as a file has it.
+pub struct Figure {
+    /// The file.
+    pub name: String,
+    /// What it says.
+    pub expected: Expected,
 }
 
 /// How a topology is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// A component diagram for PlantUML.
+    /// A deployment diagram for PlantUML.
     Puml,
     /// A flowchart for Mermaid.
     Mermaid,
@@ -35,39 +48,56 @@ pub enum Format {
 }
 
 impl Topology {
-    /// Asks all at once, and prints what they tell. The exit status says whether all have told.
+    /// Asks all at once, and prints what they tell, or what differs from the figure. The exit status says whether all have told, and
+    /// whether the figure is true.
     pub async fn run(self) -> Result<ExitCode> {
         let answers = join_all(self.upstreams.iter().map(ask)).await;
         let mut all = topology::Topology::default();
         let mut failed = 0;
-        for (upstream, answer) in self.upstreams.iter().zip(answers) {
+        for (at, (upstream, answer)) in self.upstreams.iter().zip(answers).enumerate() {
             match answer {
                 Ok(told) => all.merge(told),
                 Err(error) => {
-                    failed += 1;
+                    // What it means for a figure is among the differences.
+                    failed += usize::from(at < self.asked);
                     let reason = upstream.reason(&error);
                     // Nobody may be reading it.
                     let _ = writeln!(io::stderr(), "wsevent: {upstream}: {reason}");
                 }
             }
         }
-        if failed < self.upstreams.len() {
-            let text = self.format.render(&all)?;
-            // Who does not want to know all is told nothing any more.
-            let _ = io::stdout().lock().write_all(text.as_bytes());
-        }
-        Ok(match failed {
-            0 => ExitCode::SUCCESS,
-            _ => ExitCode::FAILURE,
+        let (text, is_true) = match &self.figure {
+            Some(figure) => figure.held_against(&all),
+            None if failed == self.upstreams.len() => (String::new(), true),
+            None => (self.format.render(&all)?, true),
+        };
+        // Who does not want to know all is told nothing any more.
+        let _ = io::stdout().lock().write_all(text.as_bytes());
+        Ok(match failed == 0 && is_true {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
         })
     }
 }
 
 impl Format {
     fn render(self, topology: &topology::Topology) -> Result<String> {
-        match self {
-            Self::Json => Ok(serde_json::to_string_pretty(topology)? + "\n"),
-            other => bail!("--format {other:?} cannot be drawn by this build: use --format json"),
+        Ok(match self {
+            Self::Puml => plantuml::render(topology),
+            Self::Mermaid => mermaid::render(topology),
+            Self::Dot => dot::render(topology),
+            Self::Json => serde_json::to_string_pretty(topology)? + "\n",
+        })
+    }
+}
+
+impl Figure {
+    /// What there is to say, and whether the figure is true.
+    fn held_against(&self, topology: &topology::Topology) -> (String, bool) {
+        let verdict = self.expected.compare(topology);
+        match verdict.differences.is_empty() {
+            true => (format!("{} is what runs: {verdict}\n", self.name), true),
+            false => (verdict.differences.join("\n") + "\n", false),
         }
     }
 }
