@@ -15,6 +15,7 @@ mod proxy;
 mod retain;
 mod route;
 mod tls;
+mod topology;
 mod values;
 
 use std::ffi::OsString;

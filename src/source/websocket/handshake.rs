@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::event::Origin;
 use crate::source::refusal::{Refused, Unfit};
 use crate::source::upstream::{Stream, Upstream, get};
 use crate::wire::RESUMED;
@@ -38,6 +39,8 @@ pub fn may_be_for_the_offer(error: &anyhow::Error) -> bool {
 pub struct Agreed {
     /// It has taken the offer to be a hop link.
     pub is_hop: bool,
+    /// Which stream it says that this is, if it is a wsevent's.
+    pub instance: Option<Origin>,
     /// It has not all that the URL asks for of the stream's past; nor has who was not asked.
     pub falls_short: bool,
 }
@@ -104,6 +107,9 @@ pub async fn request(upstream: &Upstream, offer: bool) -> Result<Request<Empty<B
         let subprotocol = HeaderValue::from_static(SUBPROTOCOL);
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
+    if upstream.is_peer {
+        headers.insert(hop::SCOPE, HeaderValue::from_static(hop::LOCAL));
+    }
     upstream.introduce(headers).await?;
     Ok(request)
 }
@@ -146,6 +152,7 @@ fn check<B>(response: &Response<B>, key: &[u8], offered: Option<&HeaderValue>) -
     let is_hop = taken == SUBPROTOCOL && response.headers().contains_key(hop::INSTANCE);
     Ok(Agreed {
         is_hop,
+        instance: get(hop::INSTANCE).parse().ok(),
         falls_short: matches!(get(RESUMED), "no" | "partial"),
     })
 }
