@@ -11,6 +11,7 @@ pub mod explain;
 #[cfg(feature = "zeromq")]
 mod forwarder;
 mod limits;
+mod links;
 mod proxy;
 mod retain;
 mod route;

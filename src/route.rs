@@ -10,6 +10,7 @@
 
 pub mod buses;
 pub mod find;
+pub mod links;
 pub mod pattern;
 pub mod served;
 
@@ -31,17 +32,17 @@ use crate::endpoint::fanout::{Ender, Farewell, Settings};
 use crate::event::Origin;
 use crate::listen::rate::OfAddresses;
 use crate::shutdown::Stop;
+use crate::source::Source;
 use crate::source::produce::Produce;
 use crate::source::upstream::Upstream;
-use crate::source::{Destination, Source};
 use crate::stream::EventLog;
 use crate::stream::history::Limits;
-use crate::stream::merge::Merge;
 use crate::stream::retained::Retain;
 use crate::stream::via::Refusal;
 use crate::topology::known::Known;
 use buses::Buses;
 use find::{NoStream, Place};
+use links::{Links, Peers};
 use pattern::{Key, Pattern};
 use served::{Lease, Served};
 
@@ -63,6 +64,10 @@ pub struct Policy {
     pub pattern: Pattern,
     /// What is consumed; of a pattern with a star, templates.
     pub upstreams: Vec<Upstream>,
+    /// Instances that serve the same; templates, too.
+    pub peers: Peers,
+    /// What is consumed while nothing else can be, the first first; templates, too.
+    pub standbys: Vec<Upstream>,
     /// The buses.
     pub buses: Buses,
     /// Random events, if wanted.
@@ -103,6 +108,8 @@ impl Policy {
         let mut others = self
             .upstreams
             .iter()
+            .chain(&self.standbys)
+            .chain(&self.peers.listed)
             .chain(webhooks.map(|bus| &bus.upstream));
         if let Some(own) = others.find(is_own) {
             bail!(
@@ -117,10 +124,12 @@ impl Policy {
 
     /// Whether streams of a route that was like `former` can go on under this policy, with their ids and their history: they have
     /// the same names and the same bounds, and nothing comes from an upstream. What an upstream sends while one connection ends and
-    /// another begins would be missed or come twice.
+    /// another begins would be missed or come twice. What peers send has ids, so those may be others.
     fn continues(&self, former: &Self) -> bool {
-        let mut upstreams = self.upstreams.iter().chain(&former.upstreams);
-        upstreams.next().is_none()
+        let upstreams = self.upstreams.iter().chain(&former.upstreams);
+        let standbys = self.standbys.iter().chain(&former.standbys);
+        upstreams.chain(standbys).next().is_none()
+            && self.peers.is_empty() == former.peers.is_empty()
             && self.buses.is_empty()
             && former.buses.is_empty()
             && self.pattern == former.pattern
@@ -441,18 +450,19 @@ impl Route {
         let Policy {
             history, retain, ..
         } = &*self.policy;
-        Arc::new(EventLog::named(origin, *history, retain.clone()))
+        let log = EventLog::named(origin, *history, retain.clone());
+        Arc::new(match self.policy.peers.is_empty() {
+            true => log,
+            false => log.with_peers(),
+        })
     }
 
     /// A new stream in `log`, and its sources.
     fn begin(&self, key: &Key, log: Arc<EventLog>) -> Arc<Served> {
         let policy = &self.policy;
         let ender = self.gone.child();
-        let upstreams = policy.upstreams.iter().map(|template| Upstream {
-            within: policy.pattern.upstreams(&template.url),
-            url: policy.pattern.upstream(&template.url, key),
-            ..template.clone()
-        });
+        let own = |template: &Upstream| template.of_stream(&policy.pattern, key);
+        let upstreams = policy.upstreams.iter().map(own);
         let produce = policy.produce.clone().map(Source::Produce);
         let sources = produce.into_iter().chain(upstreams.map(Source::from));
         let publishes = policy.subscribers.accept_publish;
@@ -476,24 +486,19 @@ impl Route {
             ender,
             (&self.own.tasks, self.publish_rate.as_ref()),
         ));
-        let mut merges: Vec<Arc<Merge>> = Vec::new();
-        for (number, (source, log)) in sources.into_iter().enumerate() {
-            source.announce(&log, &stream.via, number);
-            let merge = merges.iter().find(|merge| merge.leads_to(&log)).cloned();
-            let merge = merge.unwrap_or_else(|| {
-                merges.push(Merge::new(log.clone()));
-                merges[merges.len() - 1].clone()
-            });
-            let to = Destination {
-                inflow: merge.inflow(number, false),
-                log,
-                via: stream.via.clone(),
-                number,
-                on_demand: policy.pattern.is_on_demand(),
-            };
-            let stop = stream.ender.token().clone();
+        let mut links = Links::new(&stream);
+        // What stands by for others brings events to where they do.
+        let first = sources.first().map(|(_, log)| log.clone());
+        for (source, log) in sources {
+            let (to, stop) = links.next(log, &source);
             source.start(to, stop, &self.own.tasks);
         }
+        links.begin_standbys(
+            policy.standbys.iter().map(own).collect(),
+            first.unwrap_or_else(|| stream.log.clone()),
+            &self.own.tasks,
+        );
+        links.begin_peers(policy.peers.map(own), &self.own.tasks);
         stream
     }
 

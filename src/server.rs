@@ -335,7 +335,7 @@ async fn hand_over(
             if scope == Scope::All {
                 deep = stream.reach(Format::Hop, &wish, &mut joined).await;
             }
-            let welcome = hello::welcome(&joined, &stream.via);
+            let welcome = hello::welcome(&joined, &stream.via, scope);
             let publish = Err(Unheard::Nobody);
             (Format::Hop, early, welcome, joined.subscription, publish)
         }

@@ -1,11 +1,13 @@
 //! Sources: what brings events into a stream. The mirror image of [`crate::endpoint`].
 
 pub mod http;
+pub mod peers;
 pub mod presence;
 pub mod produce;
 pub mod publish;
 pub mod refusal;
 pub mod secret;
+pub mod standby;
 pub mod upstream;
 pub mod websocket;
 
@@ -27,6 +29,7 @@ use produce::Produce;
 use upstream::Upstream;
 
 /// Where the events of a source go.
+#[derive(Clone)]
 pub struct Destination {
     /// The stream.
     pub log: Arc<EventLog>,
@@ -38,6 +41,8 @@ pub struct Destination {
     pub number: usize,
     /// Whether the stream ends when there is none upstream.
     pub on_demand: bool,
+    /// Whether somebody may be waiting for what the source tells of the stream's past.
+    pub owes_past: bool,
 }
 
 /// A source as configured.
@@ -63,10 +68,11 @@ impl From<Upstream> for Source {
 }
 
 impl Source {
-    /// Lets a stream know that this source is going to be the one with this number.
-    pub fn announce(&self, log: &EventLog, via: &Via, number: usize) {
+    /// Lets a stream know that this source is going to be the one with this number. Whether somebody may be waiting for what it tells of the
+    /// stream's past.
+    pub fn announce(&self, inflow: &Inflow, via: &Via, number: usize) -> bool {
         match self {
-            Self::Produce(_) => return,
+            Self::Produce(_) => return false,
             Self::WebSocket(upstream) | Self::Http(upstream) => {
                 via.expect(number, &upstream.to_string());
             }
@@ -79,8 +85,9 @@ impl Source {
             Self::Produce(_) | Self::Http(_) => false,
         };
         if tells_past {
-            log.expect_past();
+            inflow.expect_past();
         }
+        tells_past
     }
 
     /// What it consumes, if that is an event URL.

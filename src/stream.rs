@@ -159,7 +159,7 @@ impl EventLog {
             key,
             bytes: self.lock().kept.as_ref().map_or(0, |kept| kept.limit()),
         });
-        self.local = Some(Arc::new(Self::retaining(limits, retain)));
+        self.local = Some(Arc::new(Self::named(self.origin, limits, retain)));
         self
     }
 
@@ -168,7 +168,7 @@ impl EventLog {
         self.local.as_deref().unwrap_or(self)
     }
 
-    /// The same, if it is another log: events in it have their ids from here.
+    /// The same, if it is another log: it has the name of this one, as events in it have their ids from here.
     pub fn own_local(&self) -> Option<&Arc<Self>> {
         self.local.as_ref()
     }
@@ -239,14 +239,25 @@ impl EventLog {
     /// The same; `way` is the one that it has come.
     pub fn relay_by(&self, way: Way, mut event: Event, gap: Option<Gap>) -> bool {
         self.prepare(&mut event.key, &mut event.payload);
-        let mut state = self.lock();
+        let state = self.lock();
+        if let Some(local) = self.local.as_ref().filter(|_| !way.is_from_peer) {
+            // Even if a peer was faster: it may be gone before all others have the event from it.
+            local.take_in(local.lock(), way, event.clone(), gap.clone());
+        }
+        self.take_in(state, way, event, gap)
+    }
+
+    fn take_in(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        way: Way,
+        event: Event,
+        gap: Option<Gap>,
+    ) -> bool {
         let Some(mut entry) = state.relay(self.origin, event, gap) else {
             return false;
         };
         entry.link = way.link;
-        if !way.is_from_peer {
-            self.mirror(&entry);
-        }
         state.push(entry);
         self.publish(state);
         true
@@ -447,6 +458,14 @@ impl EventLog {
 
     /// A source will tell the past of the stream, once it is connected.
     pub fn expect_past(&self) {
+        self.expect_past_of_peer();
+        if let Some(local) = &self.local {
+            local.expect_past();
+        }
+    }
+
+    /// A peer will. Other peers do not wait for that: each would wait for all others.
+    pub fn expect_past_of_peer(&self) {
         self.unsettled.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -466,6 +485,14 @@ impl EventLog {
 
     /// A source has told the past of the stream, or there is none to be had.
     pub fn past_is_settled(&self) {
+        self.past_of_peer_is_settled();
+        if let Some(local) = &self.local {
+            local.past_is_settled();
+        }
+    }
+
+    /// A peer has, or there is none to be had from it.
+    pub fn past_of_peer_is_settled(&self) {
         let one_less = |count: usize| count.checked_sub(1);
         let _ = self
             .unsettled

@@ -13,6 +13,7 @@ use crate::bus::figures::{Figures, Link, Way};
 use crate::route::Routes;
 use crate::route::served::Served;
 use crate::shutdown::Stop;
+use crate::stream::via::Role;
 
 /// Looks whether a hop is ready.
 pub struct Readiness {
@@ -53,7 +54,11 @@ fn of_stream(stream: &Served) -> Vec<String> {
             incoming.any(|bus| bus.bus == url)
         };
         let upstreams = stream.via.upstreams().into_iter();
-        let away = upstreams.filter(|upstream| !upstream.connected && !is_bus(&upstream.url));
+        // A name may stand for instances that are gone, and a standby is for when others are.
+        let counts = |role| matches!(role, Role::Consumed | Role::Peer);
+        let away = upstreams.filter(|upstream| {
+            counts(upstream.role) && !upstream.connected && !is_bus(&upstream.url)
+        });
         obstacles.extend(away.map(|upstream| {
             let reason = upstream.refusal().unwrap_or("it is away");
             format!("upstream {} of {}: {reason}", upstream.url, stream.name)

@@ -122,6 +122,9 @@ impl Reading {
         let past = self.reader.past(log.limits()).await?;
         let (old, news): (Vec<_>, Vec<_>) =
             past.into_iter().partition(|event| event.time < log.began());
+        if let Some(local) = log.own_local() {
+            local.backfill(old.iter().cloned());
+        }
         log.backfill_by(Way::of(self.entry.link), old);
         for event in news {
             self.entry.take(Arrival::Known(event));

@@ -55,6 +55,12 @@ fn line(route: &Policy) -> String {
         parts.push(format!("by {}", names.join(",")));
     }
     parts.extend(route.upstreams.iter().map(|from| format!("from {from}")));
+    let peers = route.peers.listed.iter().map(|peer| format!("peer {peer}"));
+    parts.extend(peers);
+    let named = route.peers.named.iter();
+    parts.extend(named.map(|peers| format!("peers of {peers}")));
+    let standbys = route.standbys.iter();
+    parts.extend(standbys.map(|standby| format!("else from {standby}")));
     let buses = &route.buses;
     parts.extend(buses.consume.iter().map(|from| format!("from {from}")));
     parts.extend(buses.both.iter().map(|bus| format!("around {bus}")));

@@ -242,6 +242,8 @@ impl Connect {
     pub fn upstream(&self, url: &EventUrl) -> Upstream {
         Upstream {
             url: url.url.clone(),
+            address: None,
+            is_peer: false,
             within: None,
             variables: url.variables.clone(),
             headers: self.headers.clone(),

@@ -99,9 +99,13 @@ impl Explain {
     }
 
     fn sources(&self, route: &Policy, key: &Key, lines: &mut Lines) {
-        for upstream in &route.upstreams {
+        let upstreams = route.upstreams.iter().map(|it| ("upstream", it));
+        let others = route.peers.listed.iter().map(|it| ("peer", it));
+        let others = others.chain(route.peers.named.iter().map(|it| ("peer-dns", it)));
+        let others = others.chain(route.standbys.iter().map(|it| ("standby", it)));
+        for (name, upstream) in upstreams.chain(others) {
             let url = route.pattern.upstream(&upstream.url, key);
-            lines.push("upstream", upstream.shown(&url));
+            lines.push(name, upstream.shown(&url));
             for name in names_of_headers(upstream) {
                 lines.push("upstream-header", name);
             }
@@ -126,7 +130,7 @@ impl Explain {
     /// What flags say about the route, and about the process.
     fn settings(&self, route: &Policy, lines: &mut Lines) {
         /// Said already, in other words.
-        const SAID: [&str; 10] = [
+        const SAID: [&str; 13] = [
             "serve-path",
             "forward",
             "bus",
@@ -134,6 +138,9 @@ impl Explain {
             "consume",
             "consume-address",
             "consume-path",
+            "consume-standby",
+            "peer",
+            "peer-dns",
             "consume-header",
             "no-produce",
             "produce",
@@ -144,10 +151,14 @@ impl Explain {
         for flag in flags.all() {
             let is_off = match &*flag.name {
                 "linger" | "max-streams" => !route.pattern.is_on_demand(),
-                "ready-when-upstream" => route.pattern.is_on_demand() || route.upstreams.is_empty(),
+                "ready-when-upstream" => {
+                    route.pattern.is_on_demand()
+                        || route.upstreams.is_empty() && route.peers.listed.is_empty()
+                }
+                "peer-dns-interval" => route.peers.named.is_empty(),
                 "produce-rate" | "produce-size" => route.produce.is_none(),
                 name if name.starts_with("consume-") => {
-                    route.upstreams.is_empty() && route.buses.is_empty()
+                    route.upstreams.is_empty() && route.buses.is_empty() && route.peers.is_empty()
                 }
                 "bus-envelope" => route.buses.is_empty(),
                 name => name.starts_with("log-"),

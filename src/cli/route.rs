@@ -8,6 +8,7 @@ use clap::builder::BoolishValueParser;
 use super::bus::{self, BusArgs};
 use super::connect::{ConnectArgs, connect, event_url, none_to_reach};
 use super::limits::{RouteLimitArgs, max_publish_rate};
+use super::links::LinkArgs;
 use super::retain::RetainArgs;
 use super::{Usage, given, is_from_variable, lines, values};
 use crate::endpoint::fanout::{Overload, Settings};
@@ -138,6 +139,10 @@ pub struct RouteArgs {
     #[arg(long, env = "WSEVENT_PRODUCE_SIZE", value_name = "BYTES", value_parser = values::message_size, help_heading = "Sources")]
     pub produce_size: Option<usize>,
 
+    /// Peers and standbys
+    #[command(flatten)]
+    pub links: LinkArgs,
+
     /// Buses
     #[command(flatten)]
     pub buses: BusArgs,
@@ -174,17 +179,22 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
             }
         }
     }
-    let others: Vec<_> = urls.iter().cloned().chain(buses.event_urls()).collect();
+    let links = args.links.urls(&pattern, matches)?;
+    let others = urls.iter().chain(links.all()).cloned();
+    let others: Vec<_> = others.chain(buses.event_urls()).collect();
     let connect = connect(&args.connect, matches, &others)?;
     let upstreams: Vec<_> = urls.iter().map(|url| connect.upstream(url)).collect();
     if others.is_empty() {
         none_to_reach(matches)?;
     }
+    let has_peers = links.has_peers();
+    let is_consuming = !upstreams.is_empty() || buses.bring_events();
+    let (peers, standbys) = links.upstreams(&connect, is_consuming)?;
     if args.ready_when_upstream && given(matches, "ready_when_upstream") == 2 {
-        check_readiness(&pattern, !upstreams.is_empty())?;
+        check_readiness(&pattern, !upstreams.is_empty() || !peers.listed.is_empty())?;
     }
-    // Who publishes is a source as well.
-    let has_source = !upstreams.is_empty() || args.accept_publish || buses.bring_events();
+    // Who publishes is a source as well, and so is a peer.
+    let has_source = is_consuming || args.accept_publish || has_peers;
     let produce = produces(&args, matches, has_source)?.then(|| Produce {
         address: String::new(),
         rate: args.produce_rate,
@@ -196,6 +206,8 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
     Ok(Policy {
         pattern,
         upstreams,
+        peers,
+        standbys,
         buses: buses.buses(&connect),
         produce,
         retain,

@@ -108,6 +108,17 @@ pub struct Stream {
 struct Upstream {
     url: Box<str>,
     connected: bool,
+    /// It is an instance like this one.
+    #[serde(skip_serializing_if = "is_false")]
+    peer: bool,
+    /// It is used only while the others are away.
+    #[serde(skip_serializing_if = "is_false")]
+    standby: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "that is how serde asks")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A connection to a bus.
@@ -145,6 +156,8 @@ impl From<via::Upstream> for Upstream {
         Self {
             url: upstream.url,
             connected: upstream.connected,
+            peer: upstream.role.is_peer(),
+            standby: upstream.role == via::Role::Standby,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::bus::figures::Counts;
 use crate::route::Routes;
 use crate::route::served::Served;
+use crate::stream::via::Role;
 use crate::wire::Format;
 
 /// So many streams have figures of their own, as whoever keeps figures keeps them for each name: those that are always there, and of
@@ -76,7 +77,9 @@ impl Snapshot {
         for (sum, format) in sum.subscribers.iter_mut().zip(Format::ALL) {
             *sum += stream.subscribers.of(format);
         }
-        for upstream in stream.via.upstreams() {
+        let upstreams = stream.via.upstreams().into_iter();
+        // A standby that is not in use is not missing.
+        for upstream in upstreams.filter(|it| it.connected || it.role != Role::Standby) {
             let key = (name.clone(), shown(&upstream.url));
             let all = self.upstreams.entry(key).or_insert(true);
             *all &= upstream.connected;

@@ -47,6 +47,9 @@ pub struct Served {
     /// How many subscribers there are.
     pub subscribers: Arc<Subscribers>,
     pub(super) usage: Arc<Usage>,
+    /// Those who use it and are no peers, if they are why it has peers itself: two that read each other for each other's sake would never
+    /// end.
+    pub(super) readers: Option<Arc<Usage>>,
     /// For each format, once somebody reads it.
     fanouts: [OnceLock<Box<Fanout>>; Format::ALL.len()],
     /// For peers, once there is one.
@@ -63,6 +66,21 @@ pub struct Lease {
     pub user: User,
 }
 
+impl Lease {
+    /// The same, for a reader that is no peer.
+    pub fn of_reader(self) -> Self {
+        let readers = self.stream.readers.as_ref().map(|readers| readers.enter());
+        let user = match readers {
+            Some(reader) => self.user.and(reader),
+            None => self.user,
+        };
+        Self {
+            stream: self.stream,
+            user,
+        }
+    }
+}
+
 impl Served {
     /// The stream in `log`. `address` is where this instance serves, in its own words; `publish_rate` is how often each address
     /// may publish to all streams of its route.
@@ -75,6 +93,8 @@ impl Served {
         (tasks, publish_rate): (&TaskTracker, Option<&Arc<OfAddresses>>),
     ) -> Self {
         let settings = &policy.subscribers;
+        let comes_for_readers = policy.pattern.is_on_demand() && !policy.peers.is_empty();
+        let readers = comes_for_readers.then(Arc::default);
         Self {
             via: Arc::new(Via::new(Instance {
                 id: log.origin(),
@@ -97,6 +117,7 @@ impl Served {
             subscribers: Arc::new(Subscribers::new(ender.stop().clone())),
             ender,
             usage: Arc::default(),
+            readers,
             fanouts: Default::default(),
             peers: OnceLock::new(),
             tasks: tasks.clone(),

@@ -7,6 +7,8 @@ fn policy(path: &str) -> Policy {
     Policy {
         pattern: Pattern::new(path, vec![]).expect("a pattern"),
         upstreams: vec![],
+        peers: Peers::default(),
+        standbys: vec![],
         buses: Buses::default(),
         produce: None,
         history: Limits::from(1 << 20),

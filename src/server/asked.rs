@@ -70,9 +70,17 @@ impl Asked<'_> {
         }
         let lease = lease?;
         match lease.stream.is_there().await {
+            Ok(()) if self.is_reader() => Ok(lease.of_reader()),
             Ok(()) => Ok(lease),
             Err(refused) => Err(crate::route::find::NoStream::from(&refused).into()),
         }
+    }
+
+    /// Whether they read, other than as a peer.
+    fn is_reader(&self) -> bool {
+        let scope = self.request.headers.get(hop::SCOPE);
+        let is_peer = scope.is_some_and(|scope| scope == hop::LOCAL);
+        self.request.method != Method::POST && !is_peer
     }
 
     fn handover(&self, lease: Lease, kind: Kind, deep: Option<Box<Deep>>) -> Handover {

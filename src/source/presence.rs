@@ -25,6 +25,9 @@ pub struct Presence {
     /// What is to know, and the number of the source there.
     via: Option<(Arc<Via>, usize)>,
     on_demand: bool,
+    is_peer: bool,
+    /// Whether it has turned out to be this stream.
+    is_itself: bool,
 }
 
 impl Presence {
@@ -33,6 +36,7 @@ impl Presence {
         Self {
             via: Some((to.via.clone(), to.number)),
             on_demand: to.on_demand,
+            is_peer: to.inflow.is_peer(),
             ..Self::downstream(named)
         }
     }
@@ -46,12 +50,15 @@ impl Presence {
             was_connected: false,
             via: None,
             on_demand: false,
+            is_peer: false,
+            is_itself: false,
         }
     }
 
     /// What the log calls it.
     fn role(&self) -> &'static str {
         match self.via {
+            Some(_) if self.is_peer => "peer",
             Some(_) => "upstream",
             None => "downstream",
         }
@@ -67,6 +74,7 @@ impl Presence {
     /// A connection has been made.
     pub fn connected(&mut self) {
         self.is_lost = false;
+        self.is_itself = false;
         self.was_connected = true;
         if let Some((via, number)) = &self.via {
             via.connected(*number);
@@ -75,9 +83,23 @@ impl Presence {
         info!(url, "{} connected", self.role());
     }
 
+    /// A connection has been made, and leads back to where it has come from.
+    pub fn is_itself(&mut self) {
+        self.is_lost = false;
+        self.was_connected = false;
+        if let Some((via, number)) = &self.via {
+            via.is_itself(*number);
+        }
+        if !std::mem::replace(&mut self.is_itself, true) {
+            let url = self.named.to_string();
+            info!(url, "this peer is the hop itself, and left out");
+        }
+    }
+
     /// An attempt to connect has failed, or a connection has ended. What is wrong, in one line.
     pub fn lost(&mut self, error: &anyhow::Error) -> String {
         let reason = self.named.reason(error);
+        self.is_itself = false;
         // Another reason is news: there may be something to do about it now.
         let is_known = std::mem::replace(&mut self.last_reason, reason.clone()) == reason;
         let refused = match verdict(error) {

@@ -28,6 +28,7 @@ use super::secret::{Secret, conceal};
 use super::websocket::login::Talk;
 use crate::listen;
 use crate::reason;
+use crate::route::pattern::{Key, Pattern};
 
 /// How long one attempt to connect may take, up to the upstream's answer to the handshake or request.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,6 +40,10 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Upstream {
     /// `ws://`, `wss://`, `http://` or `https://`.
     pub url: Url,
+    /// The one address of its host that connections go to, if not to any of them.
+    pub address: Option<SocketAddr>,
+    /// Whether it is an instance like this one, and is asked only for what has entered there.
+    pub is_peer: bool,
     /// Where redirects may lead, if not anywhere: a client says the path, and must not say more than that with the help of a
     /// server that redirects wherever it is told to.
     pub within: Option<Url>,
@@ -58,7 +63,13 @@ pub struct Upstream {
 
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shown(&self.url).fmt(f)
+        let Some(address) = self.address else {
+            return self.shown(&self.url).fmt(f);
+        };
+        let mut url = self.url.clone();
+        // These fail only for URLs without a host.
+        let _ = url.set_ip_host(address.ip());
+        self.shown(&url).fmt(f)
     }
 }
 
@@ -82,6 +93,15 @@ impl Upstream {
     /// A URL for logs and error texts, without what variables stand for in this upstream's.
     pub fn shown(&self, url: &Url) -> String {
         conceal(&self.variables, shown(url).as_str())
+    }
+
+    /// The same of one stream, where this is the template of what is upstream of all streams of a route.
+    pub fn of_stream(&self, pattern: &Pattern, key: &Key) -> Self {
+        Self {
+            within: pattern.upstreams(&self.url),
+            url: pattern.upstream(&self.url, key),
+            ..self.clone()
+        }
     }
 
     /// What only the upstream is told.
@@ -201,11 +221,23 @@ pub fn port(url: &Url) -> Option<u16> {
 
 /// Connects to the URL's host, with TLS if the scheme says so.
 pub async fn open_stream(url: &Url, tls: Option<&Arc<ClientConfig>>) -> Result<Stream> {
+    open_stream_at(None, url, tls).await
+}
+
+/// The same, at this `address` of the host.
+pub async fn open_stream_at(
+    address: Option<SocketAddr>,
+    url: &Url,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Stream> {
     // An IPv6 address stands in brackets in a URL only.
     let host = url.host_str().context("the URL has no host")?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = port(url).context("the URL has no port")?;
-    let socket = open_socket(host, port).await?;
+    let socket = match address {
+        Some(address) => connect_to(address).await?,
+        None => open_socket(host, port).await?,
+    };
     socket.set_nodelay(true)?;
     if !is_secure(url) {
         return Ok(Either::Left(socket));
@@ -279,13 +311,19 @@ async fn open_socket(host: &str, port: u16) -> Result<TcpStream> {
     let mut failure = Unfit(format!("{host} has no address")).into();
     let addresses = lookup_host((host, port)).await;
     for address in addresses.map_err(|error| no_address(host, error))? {
-        match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(socket)) => return Ok(socket),
-            Ok(Err(error)) => failure = error.into(),
-            Err(_) => failure = anyhow::anyhow!("{address} does not answer"),
+        match connect_to(address).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failure = error,
         }
     }
     Err(failure)
+}
+
+async fn connect_to(address: SocketAddr) -> Result<TcpStream> {
+    match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+        Ok(socket) => Ok(socket?),
+        Err(_) => anyhow::bail!("{address} does not answer"),
+    }
 }
 
 #[cfg(test)]
@@ -320,6 +358,8 @@ mod tests {
     fn what_stands_for_a_variable_is_not_shown() {
         let upstream = Upstream {
             url: Url::parse("wss://h/k%201234/abc?k%201234").expect("a URL"),
+            address: None,
+            is_peer: false,
             within: None,
             variables: vec!["k 1234".into(), "k%201234".into(), "abc".into()],
             headers: Vec::new(),

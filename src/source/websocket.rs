@@ -26,7 +26,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 use tokio_util::sync::CancellationToken;
 
 use super::presence::Presence;
-use super::upstream::{CONNECT_TIMEOUT, Stream, Upstream, open_stream};
+use super::refusal::Unfit;
+use super::upstream::{CONNECT_TIMEOUT, Stream, Upstream, open_stream_at};
 use super::{Backoff, Destination};
 use crate::event::{Kind, Origin, Payload};
 use crate::shutdown::until_stopped;
@@ -37,6 +38,11 @@ use crate::wire::websocket::MAX_CONTROL_PAYLOAD;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The largest message that is read from another hop.
 const MAX_HOP_MESSAGE: usize = 64 << 20;
+/// What is not a peer has been told what it could be.
+const NO_PEER: &str =
+    "it is no wsevent, as a peer must be: what others serve is read with --consume";
+/// An address that leads back here is tried again so much later, and up to twice as much: it may be another's by then.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// What tungstenite has in hand at a time. There may be many upstreams on which nothing happens; where much does, large reads
 /// are made [below](ahead).
 const READ_BUFFER: usize = 128;
@@ -72,7 +78,7 @@ impl Upstream {
     async fn try_connect(&self, offer: bool) -> Result<Connected> {
         // What cannot be sent needs no connection.
         let request = handshake::request(self, offer).await?;
-        let stream = open_stream(&self.url, self.tls.as_ref()).await?;
+        let stream = open_stream_at(self.address, &self.url, self.tls.as_ref()).await?;
         let (stream, early, agreed) = handshake::shake_hands(self, stream, request).await?;
         // A hop sends what it has until it gets through, so what is too large is for the reader to pass over.
         let most = match agreed.is_hop {
@@ -99,6 +105,7 @@ impl Upstream {
 pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: CancellationToken) {
     let mut backoff = Backoff::new();
     let mut presence = Presence::of(&upstream, &to);
+    let is_peer = upstream.is_peer;
     let mut offer = Offer::default();
     let mut reader = Reader::new(&to, upstream.max_message_size);
     loop {
@@ -110,6 +117,18 @@ pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: Cancellatio
         };
         drop(connecting);
         let error = match connected {
+            Ok(connected) if is_peer && connected.instance == Some(to.log.origin()) => {
+                presence.is_itself();
+                reader.give_up_past();
+                drop(connected);
+                let pause = rand::random_range(LOOK_AGAIN..LOOK_AGAIN * 2);
+                let mut pause = Box::pin(sleep(pause));
+                if until_stopped(&stop, pause.as_mut()).await.is_none() {
+                    return;
+                }
+                continue;
+            }
+            Ok(connected) if is_peer && !connected.is_hop => Unfit(NO_PEER.to_owned()).into(),
             Ok(mut connected) => {
                 let transport = if connected.is_hop { "hop" } else { "websocket" };
                 presence.leads_to(transport, connected.instance);
@@ -134,6 +153,10 @@ pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: Cancellatio
         };
         presence.lost(&error);
         backoff.come_back_in(come_back(&error));
+        if is_peer {
+            // The others are there, and may be all there are.
+            reader.give_up_past();
+        }
         let mut pause = Box::pin(sleep(backoff.pause()));
         if until_stopped(&stop, pause.as_mut()).await.is_none() {
             return;
@@ -151,7 +174,12 @@ impl Offer {
     /// Connects once, with the offer as long as it may be of use.
     pub async fn connect(&mut self, upstream: &Upstream) -> Result<Connected> {
         match upstream.connect(!self.is_useless).await {
-            Err(error) if !self.is_useless && handshake::may_be_for_the_offer(&error) => {
+            // What does not take it is no peer.
+            Err(error)
+                if !self.is_useless
+                    && !upstream.is_peer
+                    && handshake::may_be_for_the_offer(&error) =>
+            {
                 let connected = upstream.connect(false).await?;
                 self.is_useless = true;
                 Ok(connected)

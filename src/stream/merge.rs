@@ -51,6 +51,22 @@ impl Inflow {
         self.way.is_from_peer
     }
 
+    /// The source will tell the past of the stream, once it is connected.
+    pub fn expect_past(&self) {
+        match self.is_peer() {
+            true => self.merge.log.expect_past_of_peer(),
+            false => self.merge.log.expect_past(),
+        }
+    }
+
+    /// It has, or cannot be expected to any more.
+    pub fn past_is_settled(&self) {
+        match self.is_peer() {
+            true => self.merge.log.past_of_peer_is_settled(),
+            false => self.merge.log.past_is_settled(),
+        }
+    }
+
     /// There is a connection now, and it has been told where to go on.
     pub fn up(&self) {}
 

@@ -18,7 +18,15 @@ pub struct Usage {
 
 /// One user, until it is dropped.
 #[derive(Debug)]
-pub struct User(Arc<Usage>);
+pub struct User(Arc<Usage>, Option<Box<User>>);
+
+impl User {
+    /// The same, who uses something else for as long.
+    pub fn and(mut self, other: Self) -> Self {
+        self.1 = Some(Box::new(other));
+        self
+    }
+}
 
 impl Default for Usage {
     fn default() -> Self {
@@ -47,7 +55,7 @@ impl Usage {
         if self.users.fetch_add(1, Ordering::AcqRel) == 0 {
             self.changed.notify_waiters();
         }
-        User(self.clone())
+        User(self.clone(), None)
     }
 
     /// Whether there is nobody.

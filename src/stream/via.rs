@@ -19,13 +19,40 @@ pub struct Via {
     changed: Notify,
 }
 
+/// What an upstream is to a stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Role {
+    /// What the stream is made of.
+    #[default]
+    Consumed,
+    /// An instance like this one: the stream goes on without.
+    Peer,
+    /// The same, at an address that a name stands for at the moment.
+    NamedPeer,
+    /// Used only while the others are away.
+    Standby,
+}
+
+impl Role {
+    /// Whether it is an instance like this one.
+    pub fn is_peer(self) -> bool {
+        matches!(self, Self::Peer | Self::NamedPeer)
+    }
+}
+
 /// What is known of one upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Upstream {
     /// As it may be shown to anyone.
     pub url: Box<str>,
+    /// What it is to the stream.
+    pub role: Role,
     /// Whether there is a connection to it now.
     pub connected: bool,
+    /// Whether events that were there before the connection are still on their way.
+    pub is_behind: bool,
+    /// Whether it is this stream itself, that is none.
+    is_itself: bool,
     /// Whether there has been one.
     was_connected: bool,
     /// Whether an attempt has failed since.
@@ -58,6 +85,11 @@ impl Upstream {
         nearest.map(|nearest| &*nearest.address)
     }
 
+    /// Whether the last attempt to connect has failed, or the connection has ended.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     /// Why it refuses, in one line, if it does.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_ref().map(|refusal| &*refusal.reason)
@@ -83,6 +115,8 @@ const LONGEST: usize = 64;
 pub struct Change {
     /// The hops are now these, for those downstream to know; none if they are what they were.
     pub path: Option<Vec<Instance>>,
+    /// Those that what peers get from here comes through, if they are others than before.
+    pub local_path: Option<Vec<Instance>>,
     /// The only upstream leads through this instance itself now, and did not before.
     pub is_circle: bool,
 }
@@ -106,12 +140,17 @@ impl Via {
     /// are told by it hear of changes in their order.
     pub fn set(&self, source: usize, path: Vec<Instance>, tell: impl FnOnce(Change)) {
         let mut upstreams = self.lock();
-        let before = self.path_through(&upstreams);
+        let paths = |upstreams: &[(usize, Upstream)]| {
+            let all = self.path_through(upstreams, |_| true);
+            (all, self.path_through(upstreams, |role| !role.is_peer()))
+        };
+        let (before, local_before) = paths(&upstreams);
         let was_circle = self.is_circle(&upstreams);
         of(&mut upstreams, source).path = path;
-        let after = self.path_through(&upstreams);
+        let (after, local_after) = paths(&upstreams);
         tell(Change {
             path: (after != before).then_some(after),
+            local_path: (local_after != local_before).then_some(local_after),
             is_circle: !was_circle && self.is_circle(&upstreams),
         });
     }
@@ -149,13 +188,82 @@ impl Via {
 
     /// There is an upstream for the source with this number, as it may be shown to anyone.
     pub fn expect(&self, source: usize, url: &str) {
-        of(&mut self.lock(), source).url = url.into();
+        self.expect_as(Role::Consumed, source, url);
+    }
+
+    /// The same, for one that is something else to the stream.
+    pub fn expect_as(&self, role: Role, source: usize, url: &str) {
+        let mut upstreams = self.lock();
+        let upstream = of(&mut upstreams, source);
+        (upstream.role, upstream.url) = (role, url.into());
+    }
+
+    /// The same, for a source that has no number yet: it gets the lowest that is free, from `first` on.
+    pub fn expect_another(&self, role: Role, first: usize, url: &str) -> usize {
+        let mut upstreams = self.lock();
+        let is_taken = |number: &usize| upstreams.iter().any(|(taken, _)| taken == number);
+        let mut numbers = first..;
+        let number = numbers.find(|number| !is_taken(number));
+        let number = number.expect("there are more numbers than upstreams");
+        let upstream = of(&mut upstreams, number);
+        (upstream.role, upstream.url) = (role, url.into());
+        number
+    }
+
+    /// There is none any more. Its number is free.
+    pub fn remove(&self, source: usize) {
+        let mut upstreams = self.lock();
+        upstreams.retain(|(number, _)| *number != source);
+        drop(upstreams);
+        self.changed.notify_waiters();
+    }
+
+    /// No peer is read any more.
+    pub fn remove_peers(&self) {
+        let mut upstreams = self.lock();
+        upstreams.retain(|(_, upstream)| !upstream.role.is_peer());
+        drop(upstreams);
+        self.changed.notify_waiters();
+    }
+
+    /// The upstream of the source with this number has turned out to be this stream.
+    pub fn is_itself(&self, source: usize) {
+        self.change(source, |upstream| {
+            upstream.is_itself = true;
+            upstream.connected = false;
+            upstream.path.clear();
+        });
+    }
+
+    /// The upstream is not used at the moment, and nothing is to be known of it.
+    pub fn rests(&self, source: usize) {
+        self.change(source, |upstream| {
+            *upstream = Upstream {
+                url: std::mem::take(&mut upstream.url),
+                role: upstream.role,
+                was_connected: upstream.was_connected,
+                ..Upstream::default()
+            };
+        });
+    }
+
+    /// Whether events that were there before the connection are still on their way from that upstream.
+    pub fn set_behind(&self, source: usize, is_behind: bool) {
+        self.change(source, |upstream| upstream.is_behind = is_behind);
+    }
+
+    /// Whether the upstream of the source with this number is there.
+    pub fn is_connected(&self, source: usize) -> bool {
+        let upstreams = self.lock();
+        let mut upstreams = upstreams.iter();
+        upstreams.any(|(number, upstream)| *number == source && upstream.connected)
     }
 
     /// The upstream of the source with this number is there.
     pub fn connected(&self, source: usize) {
         self.change(source, |upstream| {
             upstream.connected = true;
+            upstream.is_itself = false;
             upstream.was_connected = true;
             upstream.has_failed = false;
             upstream.refusal = None;
@@ -172,6 +280,8 @@ impl Via {
     pub fn lost(&self, source: usize, refused: Option<(u16, String)>) {
         self.change(source, |upstream| {
             upstream.connected = false;
+            upstream.is_itself = false;
+            upstream.is_behind = false;
             upstream.has_failed = true;
             let before = upstream.refusal.take();
             upstream.refusal = refused.map(|(status, reason)| Refusal {
@@ -194,17 +304,10 @@ impl Via {
             let may_have = |upstream: &&Upstream| {
                 upstream.connected || upstream.has_failed && upstream.refusal.is_none()
             };
-            if upstreams
-                .iter()
-                .map(|(_, upstream)| upstream)
-                .any(|upstream| may_have(&upstream))
-            {
+            if decisive(upstreams).any(|upstream| may_have(&upstream)) {
                 return Some(Ok(()));
             }
-            let mut refusals = upstreams
-                .iter()
-                .map(|(_, upstream)| upstream)
-                .map(|upstream| &upstream.refusal);
+            let mut refusals = decisive(upstreams).map(|upstream| &upstream.refusal);
             let first = refusals
                 .next()
                 .map_or(Some(Ok(())), |first| first.clone().map(Err))?;
@@ -223,16 +326,10 @@ impl Via {
             loop {
                 let (refusal, doubted) = self
                     .until(|upstreams| {
-                        let refusals = upstreams
-                            .iter()
-                            .map(|(_, upstream)| upstream)
-                            .map(|upstream| upstream.refusal.clone());
+                        let refusals = decisive(upstreams).map(|upstream| upstream.refusal.clone());
                         let refusals: Option<Vec<_>> = refusals.collect();
                         let refusal = refusals?.into_iter().max_by_key(|refusal| refusal.since)?;
-                        let doubted = upstreams
-                            .iter()
-                            .map(|(_, upstream)| upstream)
-                            .any(|upstream| upstream.was_connected);
+                        let doubted = decisive(upstreams).any(|upstream| upstream.was_connected);
                         Some((refusal, doubted))
                     })
                     .await;
@@ -243,7 +340,7 @@ impl Via {
                 drop(refusal);
                 let takes_it_back = self.until(|upstreams| {
                     let refuses = |upstream: &Upstream| upstream.refusal.is_some();
-                    (!upstreams.iter().map(|(_, upstream)| upstream).all(refuses)).then_some(())
+                    (!decisive(upstreams).all(refuses)).then_some(())
                 });
                 // Seldom, so it is in a box meanwhile.
                 let _ = Box::pin(timeout(left, takes_it_back)).await;
@@ -251,7 +348,8 @@ impl Via {
         }
     }
 
-    async fn until<T>(&self, find: impl Fn(&[(usize, Upstream)]) -> Option<T>) -> T {
+    /// Waits until `find` finds something in what is known of upstreams.
+    pub async fn until<T>(&self, find: impl Fn(&[(usize, Upstream)]) -> Option<T>) -> T {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             // Register, then check, then sleep.
@@ -267,6 +365,7 @@ impl Via {
     pub fn upstreams(&self) -> Vec<Upstream> {
         self.lock()
             .iter()
+            .filter(|(_, upstream)| !upstream.is_itself)
             .map(|(_, upstream)| upstream.clone())
             .collect()
     }
@@ -280,15 +379,28 @@ impl Via {
 
     /// All hops, the nearest first, each once.
     pub fn path(&self) -> Vec<Instance> {
-        self.path_through(&self.lock())
+        self.path_through(&self.lock(), |_| true)
+    }
+
+    /// The hops that events which peers get from here come through: no other peers. Else each would tell the others of all, and of one that has
+    /// gone for ever.
+    pub fn local_path(&self) -> Vec<Instance> {
+        self.path_through(&self.lock(), |role| !role.is_peer())
     }
 
     /// A hop that has gone would be told round a ring for ever, each of the others having it from the next. But each has it one
     /// link further away, so that it gets [too far](LONGEST) soon. And of two that are equally far the order comes from upstream,
     /// where they are nearer: so hops do not take the order from each other by turns.
-    fn path_through(&self, upstreams: &[(usize, Upstream)]) -> Vec<Instance> {
+    fn path_through(
+        &self,
+        upstreams: &[(usize, Upstream)],
+        counts: impl Fn(Role) -> bool,
+    ) -> Vec<Instance> {
         let mut path = vec![self.own.clone()];
-        for hop in upstreams.iter().flat_map(|(_, upstream)| &upstream.path) {
+        let counted = upstreams
+            .iter()
+            .filter(|(_, upstream)| counts(upstream.role));
+        for hop in counted.flat_map(|(_, upstream)| &upstream.path) {
             let distance = hop.distance.saturating_add(1);
             match path.iter_mut().find(|known| known.id == hop.id) {
                 Some(known) => known.distance = known.distance.min(distance),
@@ -309,6 +421,12 @@ impl Via {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Those that decide whether there is such a stream.
+fn decisive(upstreams: &[(usize, Upstream)]) -> impl Iterator<Item = &Upstream> {
+    let upstreams = upstreams.iter().map(|(_, upstream)| upstream);
+    upstreams.filter(|upstream| !upstream.role.is_peer())
 }
 
 /// The upstream of the source with this number.

@@ -23,6 +23,13 @@ pub const SUBPROTOCOL: &str = "wsevent.v1";
 /// hop has understood the subprotocol, and has not just taken what it was offered.
 pub const INSTANCE: HeaderName = HeaderName::from_static("wsevent-instance");
 
+/// The header of a handshake by which a peer says that it is one, before its hello does: a stream that comes and goes with its readers does
+/// not get events from its own peers for its sake.
+pub const SCOPE: HeaderName = HeaderName::from_static("wsevent-scope");
+
+/// What a peer says with it, and in its hello.
+pub const LOCAL: &str = "local";
+
 /// What a value must not contain as it is: spaces end it, and commas separate the items of a list.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b',').add(b'%').add(b'@');
 

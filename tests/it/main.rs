@@ -19,6 +19,7 @@ mod http_source;
 mod limits;
 mod links;
 mod login;
+mod mesh;
 mod on_demand;
 mod peers;
 mod produce;

@@ -14,7 +14,7 @@ async fn hop(args: &[&str]) -> Hop {
 }
 
 /// A POST with a length, as it stands on the wire.
-fn post(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+pub fn post(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let length = body.len().to_string();
     let common = [("Host", "localhost"), ("Content-Length", &length)];
     let head = request(
@@ -25,7 +25,7 @@ fn post(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
 }
 
 /// One request on a connection that stays: status and body of the answer.
-async fn ask(client: &mut Client, request: impl AsRef<[u8]>) -> (u16, String) {
+pub async fn ask(client: &mut Client, request: impl AsRef<[u8]>) -> (u16, String) {
     client.send(request).await;
     let head = client.head().await;
     (head.status, client.body(&head).await)

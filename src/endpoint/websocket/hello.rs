@@ -123,10 +123,13 @@ pub fn wish(hello: &Hello) -> Wish {
     }
 }
 
-/// The answer to a hello: what goes out before the first event.
-pub fn welcome(joined: &Joined, via: &Via) -> Bytes {
+/// The answer to a hello that asks for `scope`: what goes out before the first event.
+pub fn welcome(joined: &Joined, via: &Via, scope: Scope) -> Bytes {
     let welcome = Welcome {
-        path: via.path(),
+        path: match scope {
+            Scope::All => via.path(),
+            Scope::Local => via.local_path(),
+        },
         backlog: joined.backlog,
         resumed: Some(joined.resumed.as_str().into()),
     };

@@ -16,6 +16,8 @@ fn upstream() -> Upstream {
 fn to(url: &str, headers: Vec<(HeaderName, Secret)>) -> Upstream {
     Upstream {
         url: url.parse().expect("a URL"),
+        address: None,
+        is_peer: false,
         within: None,
         variables: vec!["v4riable".into()],
         headers,

@@ -107,6 +107,9 @@ pub async fn request(upstream: &Upstream, offer: bool) -> Result<Request<Empty<B
         let subprotocol = HeaderValue::from_static(SUBPROTOCOL);
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
+    if upstream.is_peer {
+        headers.insert(hop::SCOPE, HeaderValue::from_static(hop::LOCAL));
+    }
     upstream.introduce(headers).await?;
     Ok(request)
 }

@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 use super::super::Destination;
 use super::login::Talk;
 use crate::event::{Event, Gap, Payload, Snapshot};
+use crate::stream::EventLog;
 use crate::stream::merge::Inflow;
 use crate::wire::Format;
 use crate::wire::hop::{self, Begin, Control, Hello, Instance, Scope, StateWish, Welcome};
@@ -22,6 +23,10 @@ pub struct Intake<'a> {
     max_message_size: usize,
     /// Whether there has been a connection before.
     has_met: bool,
+    /// Whether somebody may be waiting for what it tells of the past.
+    owes_past: bool,
+    /// So many of the events that were there before the connection are still to come.
+    behind: u64,
     /// Events since they were last counted.
     count: u64,
     /// Messages that were to be ignored.
@@ -51,6 +56,8 @@ impl<'a> Intake<'a> {
             to,
             max_message_size,
             has_met: false,
+            owes_past: to.owes_past,
+            behind: 0,
             count: 0,
             ignored: 0,
             gaps: Vec::new(),
@@ -90,6 +97,7 @@ impl<'a> Intake<'a> {
     pub fn welcomed(&mut self, welcome: Welcome) {
         let Welcome { path, backlog, .. } = welcome;
         self.set_path(path);
+        self.set_behind(backlog);
         self.gaps.clear();
         self.is_state = false;
         self.past = Some(Past {
@@ -120,6 +128,7 @@ impl<'a> Intake<'a> {
         if self.past.is_some() {
             self.settle_past();
         }
+        self.set_behind(0);
         self.to.inflow.down();
     }
 
@@ -145,6 +154,9 @@ impl<'a> Intake<'a> {
                 if is_too_large {
                     // Refused with the connection, it would come again with the next one. The event behind it shows the gap.
                     warn!(id = %event.id, len, "an event above --max-message-size is passed over");
+                }
+                if self.behind > 0 && !self.is_state {
+                    self.set_behind(self.behind - 1);
                 }
                 if self.is_state {
                     if !is_too_large {
@@ -213,12 +225,10 @@ impl<'a> Intake<'a> {
                 );
             }
             if let Some(path) = change.path {
-                let mut frame = Vec::new();
-                hop::encode_control(&Control::Path(path), &mut frame);
-                log.announce(Format::Hop, &frame);
-                if let Some(local) = log.own_local() {
-                    local.announce(Format::Hop, &frame);
-                }
+                announce(log, path);
+            }
+            if let (Some(path), Some(local)) = (change.local_path, log.own_local()) {
+                announce(local, path);
             }
         });
     }
@@ -233,11 +243,37 @@ impl<'a> Intake<'a> {
 
     /// The upstream has shown what it is.
     pub fn note_met(&mut self) {
-        if !std::mem::replace(&mut self.has_met, true) {
+        self.has_met = true;
+        self.owe_nothing();
+    }
+
+    /// Nobody is to wait any more for what this upstream tells of the past.
+    pub fn owe_nothing(&mut self) {
+        if std::mem::take(&mut self.owes_past) {
             // In this order: who waits for all but this source must not take another one for it.
             self.to.via.has_told(self.to.number);
-            self.to.log.past_is_settled();
+            self.to.inflow.past_is_settled();
         }
+    }
+
+    /// So much of the upstream's backlog is still to come.
+    fn set_behind(&mut self, behind: u64) {
+        if (self.behind > 0) != (behind > 0) {
+            self.to.via.set_behind(self.to.number, behind > 0);
+        }
+        self.behind = behind;
+    }
+}
+
+fn announce(log: &EventLog, path: Vec<Instance>) {
+    let mut frame = Vec::new();
+    hop::encode_control(&Control::Path(path), &mut frame);
+    log.announce(Format::Hop, &frame);
+}
+
+impl Drop for Intake<'_> {
+    fn drop(&mut self) {
+        self.owe_nothing();
     }
 }
 

@@ -34,6 +34,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Nobody is to wait any more for what the upstream tells of the past.
+    pub fn give_up_past(&mut self) {
+        self.intake.owe_nothing();
+    }
+
     /// How many events have come since this was last asked.
     pub fn take_count(&mut self) -> u64 {
         self.intake.take_count()

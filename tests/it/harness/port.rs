@@ -19,13 +19,18 @@ pub struct ReservedPort {
 
 impl ReservedPort {
     pub fn new() -> Self {
-        let socket = bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+        Self::at((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port")
+    }
+
+    /// The one at this address, if it is free.
+    pub fn at(address: SocketAddr) -> io::Result<Self> {
+        let socket = bind(address)?;
         let address = socket.local_addr().expect("a bound socket has an address");
         let address = address.as_socket().expect("it is an IP address");
-        Self {
+        Ok(Self {
             address,
             _socket: socket,
-        }
+        })
     }
 
     pub fn address(&self) -> SocketAddr {

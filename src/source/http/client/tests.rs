@@ -10,6 +10,8 @@ async fn silent(headers: &str) -> (Stream, TcpStream) {
     let address = listener.local_addr().expect("an address");
     let upstream = Upstream {
         url: Url::parse(&format!("http://{address}/")).expect("a URL"),
+        address: None,
+        is_peer: false,
         within: None,
         variables: vec![],
         headers: vec![],
