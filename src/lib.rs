@@ -40,6 +40,7 @@ pub mod event;
 pub mod http_message;
 pub mod listen;
 pub mod metrics;
+pub mod pause;
 pub mod proxy;
 pub mod reason;
 pub mod reload;

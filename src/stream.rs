@@ -9,6 +9,7 @@
 //!   sleep could be missed.
 
 pub mod cursor;
+pub mod export;
 pub mod follow;
 pub mod head;
 pub mod history;
@@ -67,6 +68,8 @@ struct State {
     rate: Rate,
     /// Of the payloads of all events that have gone through.
     bytes: u64,
+    /// Whoever takes the log over has all of it, so nothing is published to it here.
+    sealed: bool,
 }
 
 /// A subscriber's way into a log: where it stands, what it reads, and what wakes it.
@@ -82,6 +85,10 @@ pub struct Subscription {
     /// Changes whenever there may be more to read.
     pub head: Changes,
 }
+
+/// A log takes no more events here: another process goes on with it, or is about to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sealed;
 
 /// What has gone through a log.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -121,6 +128,7 @@ impl EventLog {
                 next_own: 1,
                 rate: Rate::default(),
                 bytes: 0,
+                sealed: false,
             }),
             head: Head::default(),
             unsettled: AtomicUsize::new(0),
@@ -157,17 +165,33 @@ impl EventLog {
     }
 
     /// Appends events in a row, with nothing between them, and returns their ids.
-    pub fn append_all(&self, mut events: Vec<NewEvent>) -> Vec<EventId> {
+    pub fn append_all(&self, events: Vec<NewEvent>) -> Vec<EventId> {
+        self.append_unless(events, |_| false).unwrap_or_default()
+    }
+
+    /// The same, for those who can be told to come again: none of them is in a log that is [sealed](Self::seal).
+    pub fn offer(&self, events: Vec<NewEvent>) -> Result<Vec<EventId>, Sealed> {
+        self.append_unless(events, |state| state.sealed)
+    }
+
+    fn append_unless(
+        &self,
+        mut events: Vec<NewEvent>,
+        refuses: impl Fn(&State) -> bool,
+    ) -> Result<Vec<EventId>, Sealed> {
         for event in &mut events {
             self.prepare(&mut event.key, &mut event.payload);
         }
         let mut state = self.lock();
+        if refuses(&state) {
+            return Err(Sealed);
+        }
         let events = events.into_iter();
         let ids = events
             .map(|event| state.append(self.origin, event, None))
             .collect();
         self.publish(state);
-        ids
+        Ok(ids)
     }
 
     /// Appends an event that has its id from elsewhere; false if it is in the log already, or was. `gap` is what is known to

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::places::Places;
+use super::places::{Known, Places};
 use crate::event::{Event, Gap};
 
 /// What an event costs beside its payload, so that the bound holds for streams of small events too.
@@ -121,6 +121,30 @@ impl History {
         {
             self.pop();
         }
+    }
+
+    /// Lets go of what is numbered below `first`.
+    pub fn let_go_before(&mut self, first: u64) {
+        while self.first < first && !self.entries.is_empty() {
+            self.pop();
+        }
+    }
+
+    /// Goes on with number `next`, where nothing is held.
+    pub fn skip_to(&mut self, next: u64) {
+        self.let_go_before(next);
+        self.first = self.first.max(next);
+    }
+
+    /// Takes in what was known of origins where the same events were held, and that some have been let go of.
+    pub fn remember(&mut self, known: &[Known], has_let_go: bool) {
+        known.iter().for_each(|known| self.places.remember(known));
+        self.has_let_go |= has_let_go;
+    }
+
+    /// Whether an event has been let go of.
+    pub fn has_let_go(&self) -> bool {
+        self.has_let_go
     }
 
     fn is_over(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
@@ -33,9 +34,29 @@ pub struct Upstream {
     refusal: Option<Refusal>,
     /// The hops that it leads through, the nearest first, as it told when it was last there.
     path: Vec<Instance>,
+    /// What a source has to know when it goes on.
+    met: Met,
+}
+
+/// What a source has to know of its upstream when it goes on, in this process or in another.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Met {
+    /// Whether there has been a connection.
+    pub is_met: bool,
+    /// Whether the state that it keeps has come as a whole.
+    #[serde(default)]
+    pub has_state: bool,
+    /// The last id that it gave, if it numbers its events itself.
+    #[serde(default)]
+    pub last_event_id: Option<Box<str>>,
 }
 
 impl Upstream {
+    /// What its source has to know when it goes on.
+    pub fn met(&self) -> &Met {
+        &self.met
+    }
+
     /// Why it refuses, in one line, if it does.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_ref().map(|refusal| &*refusal.reason)
@@ -83,6 +104,16 @@ impl Via {
     /// There is an upstream for the source with this number, as it may be shown to anyone.
     pub fn expect(&self, source: usize, url: &str) {
         of(&mut self.lock(), source).url = url.into();
+    }
+
+    /// What the source with this number has to know when it goes on.
+    pub fn met(&self, source: usize) -> Met {
+        of(&mut self.lock(), source).met.clone()
+    }
+
+    /// Changes that.
+    pub fn note_met(&self, source: usize, change: impl FnOnce(&mut Met)) {
+        change(&mut of(&mut self.lock(), source).met);
     }
 
     /// The upstream of the source with this number is there.

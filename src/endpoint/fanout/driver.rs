@@ -31,6 +31,7 @@ use tokio_util::sync::WaitForCancellationFuture;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{Connection, Mode, Progress, Slot};
+use super::moving::Collector;
 use super::{Audience, Ender, Farewell};
 use crate::stream::tape::{Changes, Chunk, TapeReader};
 
@@ -69,6 +70,8 @@ enum Command {
     Join(Arc<Connection>),
     Unpark(Arc<Connection>),
     Leave(Arc<Connection>),
+    /// All are to be let go of by their own tasks.
+    Hold(Collector),
 }
 
 impl Shard {
@@ -127,6 +130,17 @@ impl Shard {
     /// A subscriber's task has ended.
     pub fn leave(&self, connection: Arc<Connection>) {
         self.send(Command::Leave(connection));
+    }
+
+    /// Has all its subscribers let go of by their tasks.
+    pub fn hold(&self, collector: Collector) {
+        let mut inbox = self.lock();
+        // Without a driver there are none, and nobody would look into the inbox.
+        if inbox.driven {
+            inbox.commands.push(Command::Hold(collector));
+            drop(inbox);
+            self.driver.wake();
+        }
     }
 
     fn send(&self, command: Command) {
@@ -322,6 +336,7 @@ impl Driver {
                     Command::Join(connection) => self.join(connection),
                     Command::Unpark(connection) => self.enqueue(connection),
                     Command::Leave(connection) => drop(self.remove(&connection)),
+                    Command::Hold(collector) => self.hold(&collector),
                 }
             }
         }
@@ -350,6 +365,12 @@ impl Driver {
         let index = self.insert(connection, Mode::Driven);
         // Events may have come since it subscribed.
         self.write(index);
+    }
+
+    fn hold(&self, collector: &Collector) {
+        for connection in self.all().filter(|it| !it.writes_itself()) {
+            connection.hold(collector.clone());
+        }
     }
 
     /// It may have blocked or left by the time it has its turn.
