@@ -42,7 +42,8 @@ impl Pause {
     /// Everything goes on.
     pub fn end(&self) {
         *self.is_on.write().unwrap_or_else(PoisonError::into_inner) = false;
-        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let waiting =
+            std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         waiting.into_iter().for_each(Waker::wake);
     }
 }
@@ -52,10 +53,18 @@ impl<F: Future> Future for Pausable<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let is_on = this.pause.is_on.read().unwrap_or_else(PoisonError::into_inner);
+        let is_on = this
+            .pause
+            .is_on
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         if *is_on {
             // Under that lock: whoever ends the pause finds it.
-            let mut waiting = this.pause.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = this
+                .pause
+                .waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             waiting.push(cx.waker().clone());
             return Poll::Pending;
         }

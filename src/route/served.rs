@@ -8,10 +8,11 @@ use tokio_util::task::TaskTracker;
 use super::Policy;
 use super::buses::Connections;
 use crate::bus::deep::Deep;
+use crate::endpoint::fanout::moving::Collector;
 use crate::endpoint::fanout::{Ender, Fanout};
 use crate::endpoint::subscribers::Subscribers;
 use crate::listen::rate::OfAddresses;
-use crate::source::publish::{Publisher, Sink};
+use crate::source::publish::{Names, Publisher, Sink};
 use crate::stream::EventLog;
 use crate::stream::join::{Joined, Wish};
 use crate::stream::usage::{Usage, User};
@@ -65,6 +66,7 @@ impl Served {
         connections: Connections,
         ender: Ender,
         (tasks, publish_rate): (&TaskTracker, Option<&Arc<OfAddresses>>),
+        names: Option<Names>,
     ) -> Self {
         let settings = &policy.subscribers;
         Self {
@@ -78,7 +80,7 @@ impl Served {
                     Some(outbox) => Sink::Bus(outbox.clone()),
                     None => Sink::Log(log.clone()),
                 };
-                Publisher::new(sink, settings.max_message_size, rate)
+                Publisher::new(sink, settings.max_message_size, rate).knowing(names)
             }),
             connections,
             name,
@@ -112,6 +114,15 @@ impl Served {
                 (&self.tasks, &self.ender),
             ))
         })
+    }
+
+    /// Has those subscribers let go of that can go on in another process.
+    pub fn hold(&self, collector: &Collector) {
+        for format in [Format::WebSocket, Format::Hop] {
+            if let Some(fanout) = self.fanouts[format as usize].get() {
+                fanout.hold(collector);
+            }
+        }
     }
 
     /// The way to where `wish` leads, if that is beyond what history holds, and a bus keeps more; `joined` then says how far it is met.

@@ -201,7 +201,10 @@ impl Connection {
 
     /// The same, which has been elsewhere, since `joined` and up to `position`.
     pub fn having_had(mut self, position: &Position, joined: Option<Instant>) -> Self {
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let writer = self
+            .writer
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
         writer.control = position.control.to_vec();
         writer.walked = position.walked;
         writer.merged = position.merged;

@@ -275,7 +275,11 @@ mod tests {
         for (at, byte) in bytes.iter().enumerate() {
             let taken = input.take(&[*byte], &mut vec![], Ok(|_| ()));
             assert_eq!(taken, Ok(()));
-            assert_eq!(input.is_between_messages(), whole.contains(&(at + 1)), "{at}");
+            assert_eq!(
+                input.is_between_messages(),
+                whole.contains(&(at + 1)),
+                "{at}"
+            );
         }
     }
 

@@ -58,18 +58,22 @@ struct Past {
 }
 
 impl<'a> Reader<'a> {
-    /// Nothing has been read yet.
+    /// Nothing has been read yet, by this process.
     pub fn new(to: &'a Destination, max_message_size: usize) -> Self {
+        let met = to.via.met(to.number);
+        if met.is_met {
+            to.log.past_is_settled();
+        }
         Self {
             to,
             max_message_size,
-            has_met: false,
+            has_met: met.is_met,
             count: 0,
             ignored: 0,
             gaps: Vec::new(),
             past: None,
             is_state: false,
-            has_state: false,
+            has_state: met.has_state,
         }
     }
 
@@ -279,6 +283,8 @@ impl<'a> Reader<'a> {
             hop::Message::Control(Control::Snapshot(boundary)) => {
                 self.is_state = matches!(boundary, Snapshot::Begin { .. });
                 self.has_state |= !self.is_state;
+                let (via, has_state) = (&self.to.via, self.has_state);
+                via.note_met(self.to.number, |met| met.has_state = has_state);
             }
             hop::Message::Control(_) | hop::Message::Unknown => {}
         }
@@ -315,6 +321,8 @@ impl<'a> Reader<'a> {
 
     fn note_met(&mut self) {
         if !std::mem::replace(&mut self.has_met, true) {
+            let (via, number) = (&self.to.via, self.to.number);
+            via.note_met(number, |met| met.is_met = true);
             self.to.log.past_is_settled();
         }
     }
