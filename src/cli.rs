@@ -21,6 +21,7 @@ mod trace;
 mod values;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +99,8 @@ pub struct Hop {
     pub limits: crate::server::limits::Limits,
     /// How long stopping may take.
     pub drain: Duration,
+    /// Where it takes over from whoever runs, and where others may take over from it.
+    pub takeover: Option<PathBuf>,
     /// TLS for clients.
     pub tls: Option<Arc<Tls>>,
     /// The file that the routes come from, if they do.
@@ -357,6 +360,7 @@ fn hop(
         address,
         admin: args.admin.admin_address,
         drain,
+        takeover: args.takeover,
         tls: tls.map(Arc::new),
         file: None,
     })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// One event of a stream, as the log keeps it. The payload is never looked into and never changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,7 +140,7 @@ impl Payload {
 /// Names an event everywhere: the instance that first saw it, and its number there.
 ///
 /// Written as `<origin>-<seq>`, for example `0H3B6Q2ZK7M9T-42`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EventId {
     /// The instance where the event got this id.
     pub origin: Origin,
@@ -149,7 +150,7 @@ pub struct EventId {
 
 /// Where an event has its number from: the random 63-bit id of an instance, or the name of a store that numbers its entries
 /// itself. Shown as 13 characters of Crockford's base32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Origin(pub u64);
 
 impl Origin {

@@ -24,6 +24,7 @@
 //! - [`topology`]: who gets events from whom, as a hop tells it; and how an event has come.
 //! - [`admin`], [`metrics`]: how a process is, for those who run it.
 //! - [`cli`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
+//! - [`takeover`], [`pause`]: how it goes on as another process.
 //!
 //! `wire` imports only `event`; `stream` imports only `wire` and `event`, and never a socket; `source` and `endpoint`
 //! never import each other; one function writes to the sockets of the fan-out, and hyper to its own. The library exists for the tests and benches
@@ -41,6 +42,7 @@ pub mod event;
 pub mod http_message;
 pub mod listen;
 pub mod metrics;
+pub mod pause;
 pub mod proxy;
 pub mod reason;
 pub mod reload;
@@ -50,6 +52,7 @@ pub mod shutdown;
 pub mod source;
 pub mod stdout;
 pub mod stream;
+pub mod takeover;
 pub mod tls;
 pub mod topology;
 pub mod url_path;
@@ -59,6 +62,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
@@ -66,10 +70,12 @@ use admin::Admin;
 use cli::config::ConfigFile;
 use cli::{Hop, Role};
 use event::Origin;
-use listen::Listeners;
+use pause::Pause;
 use route::Routes;
 use server::Door;
+use server::limits::Keeper;
 use shutdown::{Signals, Stop};
+use takeover::{Beginning, Giver, Heir, Legacy};
 
 /// Plays the role until it is over; the exit status of the process.
 pub async fn run(role: Role) -> Result<ExitCode> {
@@ -104,11 +110,12 @@ pub async fn run(role: Role) -> Result<ExitCode> {
 async fn run_hop(hop: Hop, stop: Stop) -> Result<()> {
     // Before anything else: until then it would end the process.
     let hangups = reload::hangups()?;
-    let listeners = Listeners::bind(&hop.address).await?;
-    let admin = match &hop.admin {
-        Some(address) => Some(admin::listen(address).await?),
-        None => None,
-    };
+    let Beginning {
+        listeners,
+        admin,
+        post,
+        heir,
+    } = Beginning::find(hop.takeover.as_deref(), &hop.address, hop.admin.as_deref()).await?;
     let tasks = TaskTracker::new();
     let addresses = listeners.addresses()?;
     let serving = addresses.first().map_or(hop.address.clone(), |first| {
@@ -118,17 +125,53 @@ async fn run_hop(hop: Hop, stop: Stop) -> Result<()> {
     let policies: Vec<_> = policies
         .map(|policy| policy.at(&serving, &addresses))
         .collect::<Result<_>>()?;
+    let instance = heir.as_ref().map_or_else(Origin::random, Heir::instance);
+    let mut legacy = None;
+    if let Some(heir) = heir {
+        let taking = stop.begun().run_until_cancelled(heir.take(&policies));
+        let Some(taken) = taking.await.transpose()? else {
+            return Ok(());
+        };
+        legacy = Some(taken);
+    }
+    let (patterns, own) = (policies.len(), (instance, &*serving));
     let first = policies.first().map(|policy| policy.pattern.to_string());
+    let estate = legacy.as_mut().map(Legacy::estate);
+    let routes = Arc::new(Routes::go_on(policies, own, (&tasks, &stop), estate));
+    let keeper = Keeper::new(hop.limits, hop.tls.is_none());
+    if let Some(legacy) = legacy {
+        legacy.settle_in(&routes, &keeper);
+    }
+    let doors = Arc::new(Pause::default());
+    let replaced = CancellationToken::new();
+    let giving = match post {
+        Some(post) => Some(
+            Giver {
+                post,
+                address: hop.address.clone(),
+                addresses: addresses.clone(),
+                serving: listeners.duplicate()?,
+                admin: match &admin {
+                    Some(admin) => admin.duplicate()?,
+                    None => Vec::new(),
+                },
+                routes: routes.clone(),
+                doors: doors.clone(),
+                stop: stop.clone(),
+                replaced: replaced.clone(),
+            }
+            .start(),
+        ),
+        None => None,
+    };
     let scheme = if hop.tls.is_some() { "wss" } else { "ws" };
     for address in &addresses {
         let path = first.as_deref().unwrap_or_default();
-        info!(%address, url = %format_args!("{scheme}://{serving}{path}"), routes = policies.len(), "listening");
+        info!(%address, url = %format_args!("{scheme}://{serving}{path}"), routes = patterns, "listening");
     }
     if let Some(tls) = &hop.tls {
         tasks.spawn(tls.clone().watch(stop.over().clone()));
     }
-    let own = (Origin::random(), &*serving);
-    let routes = Arc::new(Routes::start(policies, own, (&tasks, &stop)));
     let files = reload::Files {
         auth: hop.auth.clone(),
         tls: hop.tls.clone(),
@@ -147,7 +190,18 @@ async fn run_hop(hop: Hop, stop: Stop) -> Result<()> {
         routes: routes.clone(),
     };
     let begun = stop.begun().clone();
-    server::serve(listeners, door, hop.limits, tasks.clone(), begun).await;
+    server::serve(listeners, door, keeper, tasks.clone(), begun, &doors).await;
+    if let Some(giving) = giving {
+        // What it may be about to give away is not to be ended here.
+        let _ = giving.await;
+    }
+    let mut admin = admin;
+    if replaced.is_cancelled()
+        && let Some(admin) = admin.take()
+    {
+        // Others answer there now.
+        admin.close().await;
+    }
     if stop.is_drain() {
         routes.drain();
     }

@@ -18,6 +18,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -83,6 +84,24 @@ impl Listeners {
                 result => return result.map(Self::new).with_context(cannot),
             }
         }
+    }
+
+    /// Listens on these sockets, which another process has bound.
+    pub fn inherit(sockets: Vec<OwnedFd>) -> io::Result<Self> {
+        let sockets = sockets.into_iter().map(|socket| {
+            let socket = std::net::TcpListener::from(socket);
+            socket.set_nonblocking(true)?;
+            TcpListener::from_std(socket)
+        });
+        Ok(Self::new(sockets.collect::<io::Result<_>>()?))
+    }
+
+    /// The same sockets once more, for another process that is to listen on them.
+    pub fn duplicate(&self) -> io::Result<Vec<OwnedFd>> {
+        let sockets = self.sockets.iter();
+        sockets
+            .map(|socket| socket.as_fd().try_clone_to_owned())
+            .collect()
     }
 
     /// The addresses listened on, with the real port.

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::task::TaskTracker;
@@ -31,14 +32,16 @@ use crate::bus::address::Kind;
 use crate::endpoint::fanout::{Ender, Farewell, Settings};
 use crate::event::Origin;
 use crate::listen::rate::OfAddresses;
+use crate::pause::Pause;
 use crate::shutdown::Stop;
 use crate::source::Source;
 use crate::source::produce::Produce;
+use crate::source::publish::Names;
 use crate::source::upstream::Upstream;
 use crate::stream::EventLog;
 use crate::stream::history::Limits;
 use crate::stream::retained::Retain;
-use crate::stream::via::Refusal;
+use crate::stream::via::{Met, Refusal};
 use crate::topology::known::Known;
 use buses::Buses;
 use find::{NoStream, Place};
@@ -132,9 +135,24 @@ impl Policy {
             && self.peers.is_empty() == former.peers.is_empty()
             && self.buses.is_empty()
             && former.buses.is_empty()
-            && self.pattern == former.pattern
-            && self.history == former.history
-            && self.retain == former.retain
+            && self.shape() == former.shape()
+    }
+
+    /// What must be the same of a policy in another process for its streams to go on under this one. Upstreams need not be: where a
+    /// process takes over from another one, the sources stop before they begin.
+    pub fn shape(&self) -> Shape {
+        let Limits { bytes, count, age } = self.history;
+        Shape {
+            pattern: self.pattern.to_string(),
+            parameters: self.pattern.key_query().to_vec(),
+            bytes,
+            count,
+            age,
+            retain: self
+                .retain
+                .as_ref()
+                .map(|retain| (format!("{:?}", retain.key), retain.bytes)),
+        }
     }
 }
 
@@ -185,6 +203,8 @@ struct Own {
     stop: Stop,
     /// What upstreams have told of theirs.
     known: Arc<Known>,
+    /// Holds all sources still.
+    pause: Arc<Pause>,
 }
 
 #[derive(Default)]
@@ -205,8 +225,8 @@ pub struct Route {
     streams: Mutex<Streams>,
 }
 
-/// Logs of streams, by their names.
-type Logs = BTreeMap<Arc<str>, Arc<EventLog>>;
+/// What is left of streams, by their names.
+pub type Inheritance = BTreeMap<Arc<str>, Inherited>;
 
 #[derive(Default)]
 struct Streams {
@@ -217,7 +237,42 @@ struct Streams {
     /// The same, those first that are known for longest.
     refused_order: VecDeque<(Arc<str>, Instant)>,
     /// Those of a former route of this pattern, for the first who asks.
-    inherited: Logs,
+    inherited: Inheritance,
+}
+
+/// What is left of a former stream.
+pub struct Inherited {
+    /// Its log.
+    pub log: Arc<EventLog>,
+    /// What has been published lately under names.
+    pub names: Option<Names>,
+    /// What its sources have to know, by the names of their upstreams.
+    pub sources: Vec<(Box<str>, Met)>,
+}
+
+impl From<Arc<EventLog>> for Inherited {
+    fn from(log: Arc<EventLog>) -> Self {
+        Self {
+            log,
+            names: None,
+            sources: Vec::new(),
+        }
+    }
+}
+
+/// The streams of another process, by the patterns of their routes.
+pub type Estate = BTreeMap<String, Inheritance>;
+
+/// What must be the same of two policies for a log to go on under the second one: the names of its streams, and what they hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    pattern: String,
+    parameters: Vec<String>,
+    bytes: usize,
+    count: Option<usize>,
+    age: Option<Duration>,
+    #[serde(default)]
+    retain: Option<(String, usize)>,
 }
 
 impl Routes {
@@ -226,7 +281,18 @@ impl Routes {
     pub fn start(
         policies: Vec<Policy>,
         (instance, address): (Origin, &str),
+        running: (&TaskTracker, &Stop),
+    ) -> Self {
+        Self::go_on(policies, (instance, address), running, None)
+    }
+
+    /// The same; if there is an estate, it is another process's that was called `instance` as well. Streams on demand wait there
+    /// for the first who asks for them.
+    pub fn go_on(
+        policies: Vec<Policy>,
+        (instance, address): (Origin, &str),
         (tasks, stop): (&TaskTracker, &Stop),
+        estate: Option<Estate>,
     ) -> Self {
         let routes = Self {
             table: RwLock::default(),
@@ -236,10 +302,26 @@ impl Routes {
                 tasks: tasks.clone(),
                 stop: stop.clone(),
                 known: Arc::default(),
+                pause: Arc::default(),
             },
         };
-        routes.replace(policies);
+        // What that process has numbered under its name is not to be numbered again.
+        let name = estate.is_none().then_some(instance);
+        routes.change(policies, name, estate.unwrap_or_default());
         routes
+    }
+
+    /// Holds all sources still.
+    pub fn pause(&self) -> &Arc<Pause> {
+        &self.own.pause
+    }
+
+    /// Another process goes on: whoever is still here is told to come again, there.
+    pub fn retire(&self) {
+        for route in self.all() {
+            let reason = "this instance has been replaced: connect again";
+            route.gone.end(Farewell::new(CloseCode::Restart, reason));
+        }
     }
 
     /// The name of this process.
@@ -271,8 +353,17 @@ impl Routes {
     /// are closed with 1012, and may come back at once, and where no upstream is involved and names and history stay, they may resume.
     /// How many have come and gone.
     pub fn replace(&self, policies: Vec<Policy>) -> (usize, usize) {
+        self.change(policies, None, Estate::new())
+    }
+
+    /// The first stream that is made gets `name`.
+    fn change(
+        &self,
+        policies: Vec<Policy>,
+        mut name: Option<Origin>,
+        mut estate: Estate,
+    ) -> (usize, usize) {
         let mut former = self.all();
-        let is_first = former.is_empty();
         let (mut routes, mut added) = (Vec::new(), Vec::new());
         for policy in policies {
             let same = former.iter().position(|route| {
@@ -297,8 +388,13 @@ impl Routes {
                 self.own.tasks.spawn(heir.clone().disown());
             }
         }
+        for heir in &added {
+            if let Some(streams) = estate.remove(&heir.policy.pattern.to_string()) {
+                heir.lock().inherited = streams;
+                self.own.tasks.spawn(heir.clone().disown());
+            }
+        }
         // Before anybody can ask for them: a stream that is always there is made once, and as such.
-        let mut name = is_first.then_some(self.own.instance);
         for route in &added {
             if !route.policy.pattern.is_on_demand() {
                 route.open_always(name.take().unwrap_or_else(Origin::random));
@@ -347,13 +443,13 @@ impl Route {
     }
 
     /// Ends all its streams. What is in them, which is still published to until the last one has noticed.
-    fn retire(&self) -> Logs {
+    fn retire(&self) -> Inheritance {
         let mut streams = self.lock();
         let reason = "this route has changed: connect again";
         self.gone.end(Farewell::new(CloseCode::Restart, reason));
         let mut logs = std::mem::take(&mut streams.inherited);
         let served = streams.served.iter();
-        logs.extend(served.map(|(name, stream)| (name.clone(), stream.log.clone())));
+        logs.extend(served.map(|(name, stream)| (name.clone(), stream.log.clone().into())));
         logs
     }
 
@@ -424,10 +520,10 @@ impl Route {
             });
         }
         let inherited = streams.inherited.remove(&key.name);
-        let log = inherited.unwrap_or_else(|| self.new_log(Origin::random()));
+        let former = inherited.unwrap_or_else(|| self.new_log(Origin::random()).into());
         // Before anything else that the log says of it.
         info!(stream = %key.name, "stream opened");
-        let stream = self.begin(key, log);
+        let stream = self.begin(key, former);
         streams.served.insert(key.name.clone(), stream.clone());
         let lease = stream.lease();
         drop(streams);
@@ -441,8 +537,8 @@ impl Route {
         let key = key.expect("there are no parameters that count");
         let mut streams = self.lock();
         let inherited = streams.inherited.remove(&key.name);
-        let log = inherited.unwrap_or_else(|| self.new_log(origin));
-        let stream = self.begin(&key, log);
+        let former = inherited.unwrap_or_else(|| self.new_log(origin).into());
+        let stream = self.begin(&key, former);
         streams.served.insert(key.name, stream);
     }
 
@@ -457,8 +553,13 @@ impl Route {
         })
     }
 
-    /// A new stream in `log`, and its sources.
-    fn begin(&self, key: &Key, log: Arc<EventLog>) -> Arc<Served> {
+    /// A new stream that goes on with what is left of a former one, and its sources.
+    fn begin(&self, key: &Key, former: Inherited) -> Arc<Served> {
+        let Inherited {
+            log,
+            names,
+            sources: mut met,
+        } = former;
         let policy = &self.policy;
         let ender = self.gone.child();
         let own = |template: &Upstream| template.of_stream(&policy.pattern, key);
@@ -485,12 +586,21 @@ impl Route {
             (connections, upstreams),
             ender,
             (&self.own.tasks, self.publish_rate.as_ref()),
+            names,
         ));
-        let mut links = Links::new(&stream);
+        let mut links = Links::new(&stream, &self.own.pause);
         // What stands by for others brings events to where they do.
         let first = sources.first().map(|(_, log)| log.clone());
         for (source, log) in sources {
             let (to, stop) = links.next(log, &source);
+            let name = source.name();
+            let before = met
+                .iter()
+                .position(|(known, _)| Some(&**known) == name.as_deref());
+            if let Some(at) = before {
+                let (_, before) = met.swap_remove(at);
+                stream.via.note_met(to.number, |met| *met = before);
+            }
             source.start(to, stop, &self.own.tasks);
         }
         links.begin_standbys(

@@ -48,13 +48,14 @@ use crate::listen::rewound::{HTTP2_PREFACE, Rewound};
 use crate::listen::stream::Stream;
 use crate::listen::streams::{Counted, Entered, Streams};
 use crate::listen::tls::Tls;
+use crate::pause::Pause;
 use crate::reason;
 use crate::route::Routes;
 use crate::route::served::Lease;
 use crate::shutdown::Tracked;
 use crate::wire::Format;
 use crate::wire::hop::Scope;
-use limits::{Keeper, Limits};
+use limits::Keeper;
 use request::{Context, Handover, Kind, Outcome};
 use watched::Watched;
 
@@ -79,22 +80,23 @@ pub struct Door {
     pub routes: Arc<Routes>,
 }
 
-/// Serves what is behind `door` within `limits` until `stop` is cancelled, which lets nobody in any more, and go who asks for nothing. The connections run on as `tasks`. So does accepting:
+/// Serves what is behind `door` within the limits that `keeper` sees to, until `stop` is cancelled, which lets nobody in any more, and go who asks for nothing; nobody is let in while `pause` is on. The connections run on as `tasks`. So does accepting:
 /// on a worker thread, where what is accepted is served, and not on one that must wake another for each.
 pub async fn serve(
     mut listeners: Listeners,
     door: Door,
-    limits: Limits,
+    keeper: Arc<Keeper>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    pause: &Arc<Pause>,
 ) {
     let serving = Arc::new(Serving {
-        keeper: Keeper::new(limits, door.tls.is_none()),
+        keeper,
         door,
         tasks: tasks.clone(),
         stop: stop.clone(),
     });
-    let accepting = tasks.clone().spawn(async move {
+    let accepting = tasks.clone().spawn(pause.within(async move {
         while let Some((socket, address)) = stop.run_until_cancelled(listeners.accept()).await {
             let entrance = &serving.keeper.entrance;
             match entrance.enter(address) {
@@ -114,7 +116,7 @@ pub async fn serve(
                 }
             }
         }
-    });
+    }));
     accepting.await.expect("accepting does not panic");
 }
 

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::bus::figures::Figures;
 use crate::bus::{Bus, read};
+use crate::pause::Pause;
 use crate::shutdown::until_stopped;
 use crate::stream::EventLog;
 use crate::stream::merge::Inflow;
@@ -43,6 +44,8 @@ pub struct Destination {
     pub on_demand: bool,
     /// Whether somebody may be waiting for what the source tells of the stream's past.
     pub owes_past: bool,
+    /// Holds it still for a moment.
+    pub pause: Arc<Pause>,
 }
 
 /// A source as configured.
@@ -98,19 +101,34 @@ impl Source {
         }
     }
 
+    /// What is read, as it may be shown to anyone.
+    pub fn name(&self) -> Option<String> {
+        match self {
+            Self::Produce(_) => None,
+            Self::WebSocket(upstream) | Self::Http(upstream) => Some(upstream.to_string()),
+            Self::Bus(bus, _) => Some(bus.to_string()),
+        }
+    }
+
     /// Brings events to where they belong until `stop` is cancelled, as one of `tasks`.
     ///
     /// A task is as large as the largest that it may be, and of these there may be as many as streams: so each kind is one.
     pub fn start(self, to: Destination, stop: CancellationToken, tasks: &TaskTracker) {
+        let pause = to.pause.clone();
         match self {
-            Self::Produce(produce) => drop(tasks.spawn(async move {
+            Self::Produce(produce) => drop(tasks.spawn(pause.within(async move {
                 until_stopped(&stop, pin!(produce.run(&to.log))).await;
-            })),
+            }))),
             Self::WebSocket(upstream) => {
-                drop(tasks.spawn(websocket::consume(upstream, to, stop)));
+                let consuming = websocket::consume(upstream, to, stop);
+                drop(tasks.spawn(pause.within(consuming)));
             }
-            Self::Http(upstream) => drop(tasks.spawn(http::consume(upstream, to, stop))),
-            Self::Bus(bus, figures) => drop(tasks.spawn(read::consume(bus, figures, to, stop))),
+            Self::Http(upstream) => {
+                drop(tasks.spawn(pause.within(http::consume(upstream, to, stop))));
+            }
+            Self::Bus(bus, figures) => {
+                drop(tasks.spawn(pause.within(read::consume(bus, figures, to, stop))));
+            }
         }
     }
 }

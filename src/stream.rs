@@ -10,6 +10,7 @@
 
 pub mod arrival;
 pub mod cursor;
+pub mod export;
 pub mod follow;
 pub mod head;
 pub mod history;
@@ -91,6 +92,8 @@ struct State {
     rate: Rate,
     /// Of the payloads of all events that have gone through.
     bytes: u64,
+    /// Whoever takes the log over has all of it, so nothing is published to it here.
+    sealed: bool,
 }
 
 /// A subscriber's way into a log: where it stands, what it reads, and what wakes it.
@@ -106,6 +109,10 @@ pub struct Subscription {
     /// Changes whenever there may be more to read.
     pub head: Changes,
 }
+
+/// A log takes no more events here: another process goes on with it, or is about to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sealed;
 
 /// What has gone through a log.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -145,6 +152,7 @@ impl EventLog {
                 next_own: 1,
                 rate: Rate::default(),
                 bytes: 0,
+                sealed: false,
             }),
             head: Head::default(),
             unsettled: AtomicUsize::new(0),
@@ -152,14 +160,27 @@ impl EventLog {
         }
     }
 
-    /// The same, for a stream that has peers.
+    /// The same, for a stream that has peers. What has entered here is told from what peers have brought.
     pub fn with_peers(mut self) -> Self {
         let limits = self.limits();
         let retain = self.keys.clone().map(|key| Retain {
             key,
             bytes: self.lock().kept.as_ref().map_or(0, |kept| kept.limit()),
         });
-        self.local = Some(Arc::new(Self::named(self.origin, limits, retain)));
+        let local = Self::named(self.origin, limits, retain);
+        let state = self.lock();
+        let (first, next) = (state.history.first(), state.history.next());
+        if let Some(kept) = &state.kept {
+            kept.state(0, first)
+                .for_each(|(_, event)| local.adopt(event.clone()));
+        }
+        for entry in state.history.range(first, next) {
+            if !entry.is_from_peer {
+                local.lock().push(entry.clone());
+            }
+        }
+        drop(state);
+        self.local = Some(Arc::new(local));
         self
     }
 
@@ -203,7 +224,7 @@ impl EventLog {
         self.prepare(&mut event.key, &mut event.payload);
         let mut state = self.lock();
         let mut entry = state.append(self.origin, event, gap);
-        entry.link = way.link;
+        entry.come(way);
         let id = entry.event.id;
         self.mirror(&entry);
         state.push(entry);
@@ -212,11 +233,27 @@ impl EventLog {
     }
 
     /// Appends events in a row, with nothing between them, and returns their ids.
-    pub fn append_all(&self, mut events: Vec<NewEvent>) -> Vec<EventId> {
+    pub fn append_all(&self, events: Vec<NewEvent>) -> Vec<EventId> {
+        self.append_unless(events, |_| false).unwrap_or_default()
+    }
+
+    /// The same, for those who can be told to come again: none of them is in a log that is [sealed](Self::seal).
+    pub fn offer(&self, events: Vec<NewEvent>) -> Result<Vec<EventId>, Sealed> {
+        self.append_unless(events, |state| state.sealed)
+    }
+
+    fn append_unless(
+        &self,
+        mut events: Vec<NewEvent>,
+        refuses: impl Fn(&State) -> bool,
+    ) -> Result<Vec<EventId>, Sealed> {
         for event in &mut events {
             self.prepare(&mut event.key, &mut event.payload);
         }
         let mut state = self.lock();
+        if refuses(&state) {
+            return Err(Sealed);
+        }
         let events = events.into_iter();
         let append = |event| {
             let entry = state.append(self.origin, event, None);
@@ -227,7 +264,7 @@ impl EventLog {
         };
         let ids = events.map(append).collect();
         self.publish(state);
-        ids
+        Ok(ids)
     }
 
     /// Appends an event that has its id from elsewhere; false if it is in the log already, or was. `gap` is what is known to
@@ -257,7 +294,7 @@ impl EventLog {
         let Some(mut entry) = state.relay(self.origin, event, gap) else {
             return false;
         };
-        entry.link = way.link;
+        entry.come(way);
         state.push(entry);
         self.publish(state);
         true
@@ -329,7 +366,7 @@ impl EventLog {
         if state.kept.is_some() && state.is_read() {
             for event in past {
                 if let Some(mut entry) = state.relay(self.origin, event, None) {
-                    entry.link = way.link;
+                    entry.come(way);
                     state.push(entry);
                 }
             }
@@ -355,6 +392,7 @@ impl EventLog {
                 Some(Entry {
                     gap,
                     link: way.link,
+                    is_from_peer: way.is_from_peer,
                     ..Entry::from(event)
                 })
             });

@@ -14,6 +14,7 @@ use crate::event::{Event, EventId, Gap};
 use crate::shutdown::until_stopped;
 use crate::source::presence::Presence;
 use crate::source::{Backoff, Destination};
+use crate::stream::via::Via;
 use crate::stream::{EventLog, Way};
 
 /// Reads `bus` until `stop` is cancelled, or until it says that there is no more to come.
@@ -24,6 +25,7 @@ pub async fn consume(
     stop: CancellationToken,
 ) {
     let presence = Presence::of(&bus, &to);
+    let met = (to.via.clone(), to.number);
     let entry = Entry {
         name: bus.to_string(),
         log: to.log,
@@ -36,6 +38,8 @@ pub async fn consume(
         unusable: 0,
     };
     let mut reading = Reading::new(bus.reader(), presence, entry);
+    reading.has_met = met.0.met(met.1).is_met;
+    reading.met = Some(met);
     until_stopped(&stop, pin!(reading.run())).await;
     // It may have ended by itself before, or just now.
     reading.entry.figures.ended();
@@ -60,6 +64,8 @@ struct Reading {
     entry: Entry,
     /// Whether there has been a connection before.
     has_met: bool,
+    /// Where that is noted, and under which number.
+    met: Option<(Arc<Via>, usize)>,
     /// Whether the past is still to be asked for.
     owes_past: bool,
 }
@@ -71,6 +77,7 @@ impl Reading {
             presence,
             backoff: Backoff::new(),
             has_met: false,
+            met: None,
             owes_past: entry.resumes,
             entry,
         }
@@ -100,6 +107,9 @@ impl Reading {
         self.reader.connect().await?;
         if std::mem::replace(&mut self.has_met, true) {
             self.entry.was_interrupted();
+        }
+        if let Some((via, number)) = &self.met {
+            via.note_met(*number, |met| met.is_met = true);
         }
         if self.owes_past {
             self.past().await?;

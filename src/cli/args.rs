@@ -1,5 +1,6 @@
 //! The flags as clap reads them. `--help` is written here.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
@@ -106,6 +107,15 @@ pub struct HopArgs {
     /// When stopping, how long subscribers may take to close
     #[arg(long, env = "WSEVENT_DRAIN", value_name = "DURATION", default_value = "5s", value_parser = values::duration, help_heading = "Serving")]
     pub drain: Duration,
+
+    /// Take over from the instance that listens at this Unix socket, with its subscribers, and listen there for the next one
+    #[arg(
+        long,
+        env = "WSEVENT_TAKEOVER",
+        value_name = "PATH",
+        help_heading = "Serving"
+    )]
+    pub takeover: Option<PathBuf>,
 
     /// Where the process tells how it is
     #[command(flatten)]

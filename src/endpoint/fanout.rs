@@ -17,6 +17,7 @@
 
 mod connection;
 mod driver;
+pub mod moving;
 mod publishing;
 mod solo;
 mod subscriber;
@@ -361,6 +362,11 @@ impl Fanout {
             tasks: tasks.clone(),
             ender: ender.clone(),
         }
+    }
+
+    fn shards(&self) -> Vec<Arc<Shard>> {
+        let shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.made.clone()
     }
 
     /// Whose turn it is to get a subscriber.

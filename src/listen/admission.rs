@@ -116,6 +116,22 @@ impl Admission {
         }
     }
 
+    /// One more connection of `address` that another process has let in: whether there is room is not asked again.
+    pub fn keep(self: &Arc<Self>, address: IpAddr) -> Admitted {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let limit = self.most_of_each.as_ref();
+        let network = limit
+            .and_then(|limit| limit.of(address))
+            .map(|_| Network::of(address));
+        if let Some(network) = network {
+            *self.addresses().entry(network).or_default() += 1;
+        }
+        Admitted {
+            to: self.clone(),
+            network,
+        }
+    }
+
     fn addresses(&self) -> MutexGuard<'_, HashMap<Network, usize>> {
         self.addresses
             .lock()

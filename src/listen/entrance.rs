@@ -57,6 +57,11 @@ impl Entrance {
         entered
     }
 
+    /// Counts a connection that another process has let in.
+    pub fn keep(&self, address: SocketAddr) -> Admitted {
+        self.admission.keep(address.ip())
+    }
+
     fn entered(&self, address: SocketAddr) -> Result<Admitted, NoRoom> {
         let ip = address.ip();
         let handshakes = self.handshakes.of(ip);

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::served::Served;
+use crate::pause::Pause;
 use crate::source::peers::{self, Entry};
 use crate::source::standby::{self, Standby};
 use crate::source::upstream::Upstream;
@@ -46,15 +47,17 @@ impl Peers {
 /// The links into a stream, as they are made.
 pub(super) struct Links<'a> {
     stream: &'a Arc<Served>,
+    pause: &'a Arc<Pause>,
     merges: Vec<Arc<Merge>>,
     /// The number of the next one.
     number: usize,
 }
 
 impl<'a> Links<'a> {
-    pub(super) fn new(stream: &'a Arc<Served>) -> Self {
+    pub(super) fn new(stream: &'a Arc<Served>, pause: &'a Arc<Pause>) -> Self {
         Self {
             stream,
+            pause,
             merges: Vec::new(),
             number: 0,
         }
@@ -90,6 +93,7 @@ impl<'a> Links<'a> {
             number,
             on_demand: self.stream.policy.pattern.is_on_demand(),
             owes_past: false,
+            pause: self.pause.clone(),
         }
     }
 
@@ -126,6 +130,7 @@ impl<'a> Links<'a> {
             via: self.stream.via.clone(),
             on_demand: self.stream.policy.pattern.is_on_demand(),
             first: self.number,
+            pause: self.pause.clone(),
         };
         let stop = self.stream.ender.token().clone();
         match self.stream.readers.is_some() {

@@ -8,10 +8,11 @@ use tokio_util::task::TaskTracker;
 use super::Policy;
 use super::buses::Connections;
 use crate::bus::deep::Deep;
+use crate::endpoint::fanout::moving::Collector;
 use crate::endpoint::fanout::{Ender, Fanout};
 use crate::endpoint::subscribers::Subscribers;
 use crate::listen::rate::OfAddresses;
-use crate::source::publish::{Publisher, Sink};
+use crate::source::publish::{Names, Publisher, Sink};
 use crate::source::upstream::Upstream;
 use crate::stream::EventLog;
 use crate::stream::join::{Joined, Wish};
@@ -91,6 +92,7 @@ impl Served {
         (connections, upstreams): (Connections, Upstreams),
         ender: Ender,
         (tasks, publish_rate): (&TaskTracker, Option<&Arc<OfAddresses>>),
+        names: Option<Names>,
     ) -> Self {
         let settings = &policy.subscribers;
         let comes_for_readers = policy.pattern.is_on_demand() && !policy.peers.is_empty();
@@ -107,7 +109,7 @@ impl Served {
                     Some(outbox) => Sink::Bus(outbox.clone()),
                     None => Sink::Log(log.clone()),
                 };
-                Publisher::new(sink, settings.max_message_size, rate)
+                Publisher::new(sink, settings.max_message_size, rate).knowing(names)
             }),
             connections,
             upstreams,
@@ -164,6 +166,15 @@ impl Served {
     pub(super) fn drain(&self) {
         for fanout in self.fanouts.iter().filter_map(OnceLock::get) {
             fanout.drain();
+        }
+    }
+
+    /// Has those subscribers let go of that can go on in another process.
+    pub fn hold(&self, collector: &Collector) {
+        for format in [Format::WebSocket, Format::Hop] {
+            if let Some(fanout) = self.fanouts[format as usize].get() {
+                fanout.hold(collector);
+            }
         }
     }
 

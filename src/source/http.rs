@@ -29,11 +29,13 @@ pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: Cancellatio
         true => NDJSON_OR_EVENT_STREAM,
         false => EVENT_STREAM_OR_NDJSON,
     };
+    let met = to.via.met(to.number);
     let mut reading = Reading {
         presence: Presence::of(&upstream, &to),
         name: upstream.to_string(),
-        has_met: false,
+        has_met: met.is_met,
         client: Client::new(upstream, accept),
+        to: &to,
         backoff: Backoff::new(),
         appender: Appender {
             inflow: &to.inflow,
@@ -41,6 +43,7 @@ pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: Cancellatio
             missing: None,
         },
     };
+    reading.client.resume_after(met.last_event_id.as_deref());
     until_stopped(&stop, pin!(reading.run())).await;
 }
 
@@ -53,6 +56,7 @@ struct Reading<'a> {
     backoff: Backoff,
     presence: Presence,
     appender: Appender<'a>,
+    to: &'a Destination,
 }
 
 impl Reading<'_> {
@@ -96,6 +100,17 @@ impl Reading<'_> {
         }
     }
 
+    /// Whoever goes on with this, in whatever process, goes on behind this event.
+    fn note_last(&self, id: Option<&str>) {
+        let Destination { via, number, .. } = self.to;
+        via.note_met(*number, |met| {
+            met.is_met = true;
+            if met.last_event_id.as_deref() != id {
+                met.last_event_id = id.map(Into::into);
+            }
+        });
+    }
+
     async fn follow(&mut self, answer: &mut client::Stream, events: &mut u64) -> Result<()> {
         let mut unusable: u64 = 0;
         while answer.wait().await? {
@@ -115,6 +130,7 @@ impl Reading<'_> {
                     item => *events += u64::from(self.appender.take(item)),
                 }
             }
+            self.note_last(answer.last_event_id());
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::upstream::{Upstream, port};
 use super::{Destination, websocket};
+use crate::pause::Pause;
 use crate::reason;
 use crate::stream::EventLog;
 use crate::stream::merge::Merge;
@@ -34,6 +35,8 @@ pub struct Entry {
     pub via: Arc<Via>,
     /// Whether the stream comes and goes.
     pub on_demand: bool,
+    /// Holds the links still for a moment.
+    pub pause: Arc<Pause>,
     /// The numbers of sources that are taken end before this one.
     pub first: usize,
 }
@@ -59,8 +62,10 @@ impl Entry {
             number,
             on_demand: self.on_demand,
             owes_past: true,
+            pause: self.pause.clone(),
         };
-        tasks.spawn(websocket::consume(upstream.into(), to, stop));
+        let consuming = websocket::consume(upstream.into(), to, stop);
+        tasks.spawn(self.pause.within(consuming));
         number
     }
 }

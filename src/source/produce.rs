@@ -42,10 +42,13 @@ impl Produce {
     pub async fn run(&self, log: &EventLog) {
         let start = Instant::now();
         let mut stretch = 0;
-        for number in 1.. {
+        // A log that comes from another process has had some.
+        let before = log.own_events();
+        for number in 1 + before.. {
             if let Rate::PerSecond(rate) = self.rate {
                 // By the clock, not by pauses: what a late wake-up has missed is made up for.
-                let due = Duration::try_from_secs_f64((number - 1) as f64 / rate).ok();
+                let produced = number - 1 - before;
+                let due = Duration::try_from_secs_f64(produced as f64 / rate).ok();
                 match due.and_then(|due| start.checked_add(due)) {
                     Some(due) if due > Instant::now() => {
                         sleep_until(due).await;

@@ -35,6 +35,7 @@ use content::{Content, only};
 use repeated::{Letter, Repeated};
 
 pub use bodies::Bodies;
+pub use repeated::Names;
 pub use sink::Sink;
 
 /// So many events may be in one request: they are appended in a row, and nobody else appends meanwhile.
@@ -143,6 +144,23 @@ impl Publisher {
             rate,
             repeated: OnceLock::new(),
         }
+    }
+
+    /// What has been published lately under names, once what is being published under one has come to its end; none if there has
+    /// been nothing.
+    pub async fn names(&self) -> Option<Names> {
+        match self.repeated.get() {
+            Some(repeated) => Some(repeated.lock().await.names()),
+            None => None,
+        }
+    }
+
+    /// The same, with what another process knows of names.
+    pub fn knowing(self, names: Option<Names>) -> Self {
+        if let Some(names) = names {
+            let _ = self.repeated.set(Arc::new(Mutex::new(names.into())));
+        }
+        self
     }
 
     /// Appends the events that a request brings, with `labels` where it says no others. The answer is its body: JSON with

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::places::Places;
+use super::Way;
+use super::places::{Known, Places};
 use crate::event::{Event, Gap};
 
 /// What an event costs beside its payload, so that the bound holds for streams of small events too.
@@ -20,9 +21,16 @@ pub struct Entry {
     pub since: u64,
     /// The number of the source that brought it first, if one did.
     pub link: Option<u16>,
+    /// Whether that is a peer.
+    pub is_from_peer: bool,
 }
 
 impl Entry {
+    /// It has come this way.
+    pub fn come(&mut self, way: Way) {
+        (self.link, self.is_from_peer) = (way.link, way.is_from_peer);
+    }
+
     /// An event that is here since `now`.
     pub fn new(event: Event, gap: Option<Gap>, now: u64) -> Self {
         Self {
@@ -30,6 +38,7 @@ impl Entry {
             gap: gap.map(Box::new),
             since: now,
             link: None,
+            is_from_peer: false,
         }
     }
 }
@@ -42,6 +51,7 @@ impl From<Event> for Entry {
             event,
             gap: None,
             link: None,
+            is_from_peer: false,
         }
     }
 }
@@ -136,6 +146,30 @@ impl History {
         {
             self.pop();
         }
+    }
+
+    /// Lets go of what is numbered below `first`.
+    pub fn let_go_before(&mut self, first: u64) {
+        while self.first < first && !self.entries.is_empty() {
+            self.pop();
+        }
+    }
+
+    /// Goes on with number `next`, where nothing is held.
+    pub fn skip_to(&mut self, next: u64) {
+        self.let_go_before(next);
+        self.first = self.first.max(next);
+    }
+
+    /// Takes in what was known of origins where the same events were held, and that some have been let go of.
+    pub fn remember(&mut self, known: &[Known], has_let_go: bool) {
+        known.iter().for_each(|known| self.places.remember(known));
+        self.has_let_go |= has_let_go;
+    }
+
+    /// Whether an event has been let go of.
+    pub fn has_let_go(&self) -> bool {
+        self.has_let_go
     }
 
     fn is_over(&self) -> bool {

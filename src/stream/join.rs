@@ -375,7 +375,7 @@ impl State {
 
     /// The place on a tape before the event numbered `index`, which is held, or the next. If the tape begins later, the frames
     /// between are made now, once for all who want them.
-    fn cursor(&mut self, format: Format, index: u64) -> Cursor {
+    pub(super) fn cursor(&mut self, format: Format, index: u64) -> Cursor {
         let first = self.tape(format).first();
         let mut frames = vec![];
         if index < first {

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::{EventId, Origin};
 
 /// Origins that have no event in the history any more are remembered up to this number: it is how repetitions are
@@ -28,6 +30,23 @@ pub struct Runs {
     newest: Option<Run>,
     /// For forgetting who has been silent for longest.
     last_index: u64,
+}
+
+/// What is known of an origin beside where its events are that are held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The origin.
+    pub origin: u64,
+    /// The number of the first event that was ever here.
+    pub since: u64,
+    /// The number of the last one.
+    pub last: u64,
+    /// Where that stands, or stood, in the history.
+    pub last_index: u64,
+    /// The oldest events in a row of which it is known where they stand or stood: the number of the first at the origin, its number
+    /// in the history, and how many they are.
+    #[serde(default)]
+    pub oldest: Option<[u64; 3]>,
 }
 
 /// Events that follow each other without a hole both at their origin and in the history.
@@ -203,6 +222,55 @@ impl Places {
             let seq = run.seq + (index - run.index);
             Some(EventId { origin, seq })
         })
+    }
+
+    /// What is known beside the events that are held: with these and this, all is known again.
+    pub fn known(&self) -> Vec<Known> {
+        let known = self.all().map(|(origin, runs)| {
+            let oldest = runs.all().next().copied();
+            Known {
+                origin: origin.0,
+                since: runs.since,
+                last: runs.last,
+                last_index: runs.last_index,
+                oldest: oldest.map(|run| [run.seq, run.index, run.len]),
+            }
+        });
+        known.collect()
+    }
+
+    /// Takes in what was known elsewhere, where the same events are held.
+    pub fn remember(&mut self, known: &Known) {
+        let runs = self.runs(EventId {
+            origin: Origin(known.origin),
+            seq: known.last,
+        });
+        (runs.since, runs.last) = (known.since, known.last);
+        runs.last_index = known.last_index;
+        let Some([seq, index, len]) = known.oldest else {
+            return;
+        };
+        let Some(oldest) = runs.oldest_mut() else {
+            runs.newest = Some(Run {
+                seq,
+                index,
+                len,
+                gone: len,
+            });
+            return;
+        };
+        // They are parts of one run only if they are as far from each other here and at their origin.
+        let before = oldest.seq.checked_sub(seq);
+        if let Some(before) =
+            before.filter(|before| oldest.index.checked_sub(index) == Some(*before))
+        {
+            *oldest = Run {
+                seq,
+                index,
+                len: oldest.len + before,
+                gone: oldest.gone + before,
+            };
+        }
     }
 
     /// Forgets the origin that has no event here and was heard of least recently.

@@ -21,6 +21,14 @@ impl Rate {
         self.counts[0] += 1;
     }
 
+    /// So many were counted elsewhere.
+    pub fn begin_with(total: u64) -> Self {
+        Self {
+            total,
+            ..Self::default()
+        }
+    }
+
     /// All that have been counted.
     pub fn total(&self) -> u64 {
         self.total

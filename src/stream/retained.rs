@@ -12,6 +12,7 @@ use std::collections::btree_map::{self, BTreeMap};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::FIRST;
@@ -26,6 +27,17 @@ pub struct Retain {
     pub key: KeySource,
     /// At most so many bytes.
     pub bytes: usize,
+}
+
+/// What is known of kept state beside its events.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Known {
+    /// The number of the next event that was before everything here.
+    pub past: u64,
+    /// The numbers of those that are to be had nowhere any more though nothing has replaced them.
+    pub gone: Vec<u64>,
+    /// The last one that is in that list no more.
+    pub gone_before: Option<u64>,
 }
 
 /// The last event of each key.
@@ -141,7 +153,25 @@ impl Retained {
         self.put(index, event);
     }
 
-    fn put(&mut self, index: u64, event: Event) {
+    /// What is known beside the events.
+    pub fn known(&self) -> Known {
+        Known {
+            past: self.past,
+            gone: self.gone.iter().copied().collect(),
+            gone_before: self.gone_before,
+        }
+    }
+
+    /// Takes in what was known where the same events were kept, beside a history that began with number `first`.
+    pub fn know(&mut self, known: &Known, first: u64) {
+        self.past = self.past.max(known.past);
+        self.let_go(first);
+        self.gone.extend(&known.gone);
+        self.gone_before = self.gone_before.max(known.gone_before);
+    }
+
+    /// Takes in an event that is kept, in the order of their numbers.
+    pub(super) fn put(&mut self, index: u64, event: Event) {
         let Some(key) = &event.key else { return };
         let size = cost(&event);
         if size > self.limit {

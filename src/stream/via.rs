@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
@@ -69,6 +70,21 @@ pub struct Upstream {
     has_told: bool,
     /// The hops that it leads through, the nearest first, as it told when it was last there.
     path: Vec<Instance>,
+    /// What a source has to know when it goes on.
+    met: Met,
+}
+
+/// What a source has to know of its upstream when it goes on, in this process or in another.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Met {
+    /// Whether there has been a connection.
+    pub is_met: bool,
+    /// Whether the state that it keeps has come as a whole.
+    #[serde(default)]
+    pub has_state: bool,
+    /// The last id that it gave, if it numbers its events itself.
+    #[serde(default)]
+    pub last_event_id: Option<Box<str>>,
 }
 
 impl Upstream {
@@ -88,6 +104,11 @@ impl Upstream {
     /// Whether the last attempt to connect has failed, or the connection has ended.
     pub fn has_failed(&self) -> bool {
         self.has_failed
+    }
+
+    /// What its source has to know when it goes on.
+    pub fn met(&self) -> &Met {
+        &self.met
     }
 
     /// Why it refuses, in one line, if it does.
@@ -257,6 +278,16 @@ impl Via {
         let upstreams = self.lock();
         let mut upstreams = upstreams.iter();
         upstreams.any(|(number, upstream)| *number == source && upstream.connected)
+    }
+
+    /// What the source with this number has to know when it goes on.
+    pub fn met(&self, source: usize) -> Met {
+        of(&mut self.lock(), source).met.clone()
+    }
+
+    /// Changes that.
+    pub fn note_met(&self, source: usize, change: impl FnOnce(&mut Met)) {
+        change(&mut of(&mut self.lock(), source).met);
     }
 
     /// The upstream of the source with this number is there.

@@ -115,9 +115,16 @@ pub struct HeaderCheck {
     have: usize,
     /// Bytes left of a frame behind its length: mask and payload.
     skip: u64,
+    /// The last frame of a message is still to come (RFC 6455, section 5.4).
+    in_message: bool,
 }
 
 impl HeaderCheck {
+    /// Whether what has come so far ends with a whole message.
+    pub fn is_between_messages(&self) -> bool {
+        self.skip == 0 && self.have == 0 && !self.in_message
+    }
+
     /// How many bytes of `input`, which goes on where the last one ended, may be parsed; if that is not all of it, what is
     /// wrong with the frame behind them.
     pub fn take(&mut self, input: &[u8]) -> (usize, Option<&'static str>) {
@@ -136,6 +143,11 @@ impl HeaderCheck {
             match check_header(&self.header[..self.have]) {
                 Ok(None) => {}
                 Ok(Some(rest)) => {
+                    let first = self.header[0];
+                    // Control frames may come in the middle of a message.
+                    if first & 0x08 == 0 {
+                        self.in_message = first & FIN == 0;
+                    }
                     self.skip = rest;
                     self.have = 0;
                     frame = at;

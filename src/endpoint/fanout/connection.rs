@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::info;
 
+use super::moving::{Collector, Position};
 use super::{Audience, Farewell, Overload, PASSED_BY};
 use crate::listen::streams::Counted;
 use crate::stream::Subscription;
@@ -48,6 +49,8 @@ pub struct Connection {
     heard: AtomicU32,
     /// When it is old enough, if it may become that, in ticks of the shard.
     last_tick: Option<NonZeroU32>,
+    /// A [`Course`].
+    course: AtomicU8,
     joined: Instant,
     /// The number of the first event it was to get.
     first: u64,
@@ -83,7 +86,23 @@ pub struct Writer {
     ending: Option<Box<Ending>>,
     /// History has passed by, and it will go on behind what it has missed.
     passed: bool,
+    /// Nothing is written to it: another process is about to go on with it.
+    pub is_settled: bool,
+    /// Whom its own task is to tell that it has let go of it.
+    pub collector: Option<Collector>,
     sent: u64,
+}
+
+/// Whose a subscriber is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Course {
+    /// Its own task's.
+    Own,
+    /// Nobody's for now: its task is to let go of it, or has done so.
+    Held,
+    /// Another process's.
+    Given,
 }
 
 /// Whose turn it is to write tape to a connection.
@@ -171,14 +190,61 @@ impl Connection {
                 pinged: tick,
                 ending: None,
                 passed: false,
+                is_settled: false,
+                collector: None,
                 sent: 0,
             }),
             heard: AtomicU32::new(tick),
             last_tick,
+            course: AtomicU8::new(Course::Own as u8),
             joined: Instant::now(),
             first: cursor.index,
             live,
         }
+    }
+
+    /// The same, which has been elsewhere, since `joined` and up to `position`.
+    pub fn having_had(mut self, position: &Position, joined: Option<Instant>) -> Self {
+        let writer = self
+            .writer
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        writer.control = position.control.to_vec();
+        writer.walked = position.walked;
+        writer.merged = position.merged;
+        writer.sent = position.sent;
+        self.first = position.first.min(writer.cursor.index);
+        self.joined = joined.unwrap_or(self.joined);
+        self
+    }
+
+    /// Where its client is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Since when it is there.
+    pub fn joined(&self) -> Instant {
+        self.joined
+    }
+
+    /// The number of the first event that it was to get.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Whose it is.
+    pub fn course(&self) -> Course {
+        match self.course.load(Ordering::Acquire) {
+            0 => Course::Own,
+            1 => Course::Held,
+            _ => Course::Given,
+        }
+    }
+
+    /// Whose it is from now on.
+    pub fn set_course(&self, course: Course) {
+        self.course.store(course as u8, Ordering::Release);
     }
 
     /// The socket, which is not another's.
@@ -244,6 +310,9 @@ impl Connection {
         audience: &Audience,
         try_write: impl FnMut(&[u8]) -> io::Result<usize>,
     ) -> Progress {
+        if writer.is_settled {
+            return Progress::Blocked;
+        }
         let progress = self.write_turn(writer, chunk, audience, try_write);
         writer.was_blocked |= progress == Progress::Blocked;
         progress
@@ -366,6 +435,9 @@ impl Connection {
 
     /// Logs that the connection has ended: how, and what it was sent after the handshake.
     pub fn log_end(&self, audience: &Audience) {
+        if self.course() == Course::Given {
+            return;
+        }
         let writer = self.lock();
         let (code, reason) = match &writer.ending {
             Some(ending) => (ending.code, &*ending.reason),
@@ -435,6 +507,31 @@ impl Writer {
     /// How many events it has been given, if its tape began with the one numbered `first`.
     fn events(&self, first: u64) -> u64 {
         (self.cursor.index - first).saturating_add_signed(self.walked)
+    }
+
+    /// What comes next from the tape.
+    pub fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// What has to go out before anything else.
+    pub fn rest(&self) -> &Bytes {
+        &self.rest
+    }
+
+    /// The control frames that wait.
+    pub fn control(&self) -> &[u8] {
+        &self.control
+    }
+
+    /// How many events it was given by walks, less those that they passed.
+    pub fn walked(&self) -> i64 {
+        self.walked
+    }
+
+    /// So many events it was not given, because there were newer ones.
+    pub fn merged(&self) -> u64 {
+        self.merged
     }
 
     /// Whether there is something to come before the tape.

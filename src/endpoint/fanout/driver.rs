@@ -33,6 +33,7 @@ use tokio_util::sync::WaitForCancellationFuture;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{Connection, Mode, Progress, Slot};
+use super::moving::Collector;
 use super::{Audience, Ender, Farewell, YOUNGEST};
 use crate::stream::tape::{Changes, Chunk, TapeReader};
 
@@ -76,6 +77,8 @@ enum Command {
     Unpark(Arc<Connection>),
     Leave(Arc<Connection>),
     Drain,
+    /// All are to be let go of by their own tasks.
+    Hold(Collector),
 }
 
 impl Shard {
@@ -158,6 +161,17 @@ impl Shard {
     /// Subscribers are to go one by one.
     pub fn drain(&self) {
         self.send(Command::Drain);
+    }
+
+    /// Has all its subscribers let go of by their tasks.
+    pub fn hold(&self, collector: Collector) {
+        let mut inbox = self.lock();
+        // Without a driver there are none, and nobody would look into the inbox.
+        if inbox.driven {
+            inbox.commands.push(Command::Hold(collector));
+            drop(inbox);
+            self.driver.wake();
+        }
     }
 
     fn send(&self, command: Command) {
@@ -373,6 +387,7 @@ impl Driver {
                     Command::Unpark(connection) => self.enqueue(connection),
                     Command::Leave(connection) => drop(self.remove(&connection)),
                     Command::Drain => self.plan_departures(),
+                    Command::Hold(collector) => self.hold(&collector),
                 }
             }
         }
@@ -441,6 +456,12 @@ impl Driver {
         let pulse = self.alarm.pulse;
         self.alarm
             .set(departure.map_or(pulse, |moment| moment.min(pulse)));
+    }
+
+    fn hold(&self, collector: &Collector) {
+        for connection in self.all().filter(|it| !it.writes_itself()) {
+            connection.hold(collector.clone());
+        }
     }
 
     /// It may have blocked or left by the time it has its turn.

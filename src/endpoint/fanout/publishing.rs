@@ -30,6 +30,11 @@ impl Publishing {
         }
     }
 
+    /// What its events have.
+    pub(super) fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
     /// What it may publish just now.
     pub(super) fn bucket(&mut self) -> &mut Bucket {
         &mut self.bucket
@@ -43,11 +48,15 @@ impl Publishing {
         audience: &Audience,
     ) {
         let event = self.labels.event(payload);
+        let format = audience.format;
         let Some(outbox) = &self.outbox else {
-            audience.log.append(event);
+            if audience.log.offer(vec![event]).is_err() {
+                let reason = "this instance is being replaced: what was sent last is lost";
+                connection.lock().end(format, CloseCode::Restart, reason);
+                connection.task.wake();
+            }
             return;
         };
-        let format = audience.format;
         // There is no answer to a message but to go on listening. Who is not heard any more has to know it.
         let not_taken = move |connection: &Connection, why: &NotTaken| {
             let (code, reason) = match why {

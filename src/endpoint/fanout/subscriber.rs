@@ -18,7 +18,7 @@ use socket2::SockRef;
 use tokio::time::{Sleep, sleep};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::connection::{Connection, Mode, Progress};
+use super::connection::{Connection, Course, Mode, Progress};
 use super::driver::Shard;
 use super::publishing::Publishing;
 use super::{EXPIRED, EXPIRED_REASON, Permit};
@@ -37,14 +37,14 @@ pub struct Subscriber {
     pub(super) shard: Arc<Shard>,
     input: Input,
     /// What the client may publish, if it may.
-    publish: Result<Box<Publishing>, Unheard>,
+    pub(super) publish: Result<Box<Publishing>, Unheard>,
     /// What the client sends is thrown away: it has sent what it must not, or its Close frame can no longer matter.
     deaf: bool,
     /// The client will send no more.
     pub(super) ended: bool,
     pub(super) closing: Closing,
     /// When what has opened the connection runs out, if it does.
-    expiry: Option<Pin<Box<Sleep>>>,
+    pub(super) expiry: Option<Pin<Box<Sleep>>>,
     /// Keeps the stream there.
     _user: User,
 }
@@ -92,6 +92,12 @@ impl Future for Subscriber {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         // Before looking at anything that whoever wakes this task may have changed.
         self.connection.task.register(context.waker());
+        match self.connection.course() {
+            Course::Own => {}
+            Course::Held if !self.lets_go() => {}
+            Course::Held => return Poll::Pending,
+            Course::Given => return Poll::Ready(()),
+        }
         self.poll_expiry(context);
         let read = self.poll_read(|connection, buffer| {
             let socket = connection.socket();
@@ -103,6 +109,10 @@ impl Future for Subscriber {
                 }
             }
         });
+        // The end of a message may have come that this waited for.
+        if self.connection.course() == Course::Held && read.is_continue() && self.lets_go() {
+            return Poll::Pending;
+        }
         if read.is_continue() && self.poll_write(context).is_continue() {
             return self.closing.poll(context);
         }
@@ -149,6 +159,16 @@ impl Subscriber {
         // Nothing has been sent yet that this could be the answer to, so it cannot be the end.
         let _ = subscriber.take(early);
         subscriber
+    }
+
+    /// Whether it is not about to end, as far as this task knows.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.closing, Closing::NotYet) && !self.ended && !self.deaf
+    }
+
+    /// Whether nothing of a message has come that is not whole yet.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.input.is_between_messages()
     }
 
     /// Ends the connection when what has opened it has run out.

@@ -75,6 +75,12 @@ impl Input {
         }
     }
 
+    /// Whether what has been taken in ends with a whole message: then another parser can go on.
+    pub fn is_between_messages(&self) -> bool {
+        let parser = self.parser.as_ref();
+        parser.is_none_or(|parser| parser.check.is_between_messages())
+    }
+
     /// Takes in what has been read from the socket. Encoded replies (pongs, the answer to a Close) are added to
     /// `replies`; with [`End::Violation`] they are worth nothing. Messages go to `publish`, in order; from those who
     /// are unheard they are a violation.
@@ -250,6 +256,29 @@ mod tests {
                 feed(&pings, step),
                 (b"\x8a\x03one\x8a\x00".to_vec(), Ok(())),
                 "step {step}"
+            );
+        }
+    }
+
+    #[test]
+    fn it_is_known_whether_a_message_is_whole() {
+        let bytes = [
+            frame(0x01, b"two "),
+            frame(0x89, b"ping"),
+            frame(0x80, b"halves"),
+            frame(0x82, b"one"),
+        ];
+        let lens = bytes.each_ref().map(Vec::len);
+        let bytes = bytes.concat();
+        let whole = [lens[..3].iter().sum(), bytes.len()];
+        let mut input = Input::new(MAX);
+        for (at, byte) in bytes.iter().enumerate() {
+            let taken = input.take(&[*byte], &mut vec![], Ok(|_| ()));
+            assert_eq!(taken, Ok(()));
+            assert_eq!(
+                input.is_between_messages(),
+                whole.contains(&(at + 1)),
+                "{at}"
             );
         }
     }

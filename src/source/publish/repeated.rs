@@ -1,7 +1,9 @@
 //! What has been published lately under a name, so that a publisher that has had no answer may just send it again.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+
+use ring::hmac;
+use serde::{Deserialize, Serialize};
 
 use super::Refused;
 use super::sink::Sink;
@@ -15,15 +17,26 @@ const REMEMBERED: usize = 10_000;
 type Key = [u64; 2];
 
 /// The last names, and the ids that their events have got.
-#[derive(Default)]
 pub(super) struct Repeated {
-    hashers: [RandomState; 2],
+    /// What names are hashed with: nobody outside is to find two that look the same.
+    secret: [u8; 32],
+    hasher: hmac::Key,
     known: HashMap<Key, Ids>,
     /// From the oldest to the newest.
     order: VecDeque<Key>,
 }
 
+/// What has been published lately under names, on its way to another process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Names {
+    /// What they are hashed with.
+    secret: [u8; 32],
+    /// From the oldest to the newest.
+    known: Vec<(Key, Ids)>,
+}
+
 /// The ids of one name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 enum Ids {
     /// In a row, as a log gives them.
     Row { first: EventId, count: u64 },
@@ -76,7 +89,44 @@ pub(super) enum Letter {
     Each(Vec<CloudEvent>),
 }
 
+impl Default for Repeated {
+    fn default() -> Self {
+        Self::with(rand::random())
+    }
+}
+
+impl From<Names> for Repeated {
+    fn from(names: Names) -> Self {
+        let mut repeated = Self::with(names.secret);
+        for (key, ids) in names.known {
+            repeated.remember(key, ids);
+        }
+        repeated
+    }
+}
+
 impl Repeated {
+    fn with(secret: [u8; 32]) -> Self {
+        Self {
+            hasher: hmac::Key::new(hmac::HMAC_SHA256, &secret),
+            secret,
+            known: HashMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+
+    /// All that is remembered.
+    pub fn names(&self) -> Names {
+        let known = self.order.iter().filter_map(|key| {
+            let ids = self.known.get(key)?;
+            Some((*key, ids.clone()))
+        });
+        Names {
+            secret: self.secret,
+            known: known.collect(),
+        }
+    }
+
     /// Appends those events of a letter that are new; the ids of all.
     pub async fn append(&mut self, sink: &Sink, letter: Letter) -> Result<Vec<EventId>, Refused> {
         match letter {
@@ -140,7 +190,15 @@ impl Repeated {
     }
 
     fn key(&self, name: &Name) -> Key {
-        self.hashers.each_ref().map(|hasher| hasher.hash_one(name))
+        let mut context = hmac::Context::with_key(&self.hasher);
+        // With its length before it, a source cannot be taken for a part of the id.
+        context.update(&(name.source.len() as u64).to_be_bytes());
+        context.update(name.source.as_bytes());
+        context.update(name.id.as_bytes());
+        let tag = context.sign();
+        let mut words = tag.as_ref().chunks_exact(8);
+        let mut word = || words.next().and_then(|word| word.try_into().ok());
+        [word(), word()].map(|word| u64::from_be_bytes(word.unwrap_or_default()))
     }
 
     fn remember(&mut self, key: Key, ids: Ids) {

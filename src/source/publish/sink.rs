@@ -7,7 +7,7 @@ use hyper::StatusCode;
 use super::Refused;
 use crate::bus::outbox::{NotTaken, Outbox};
 use crate::event::{EventId, NewEvent};
-use crate::stream::EventLog;
+use crate::stream::{EventLog, Sealed};
 
 /// After so many seconds a bus that is away may be back.
 const RETRY_AFTER: u64 = 2;
@@ -25,10 +25,21 @@ impl Sink {
     /// Takes events in a row, with nothing between them from here. Their ids, once they are in the log, or once the bus has them.
     pub async fn append_all(&self, events: Vec<NewEvent>) -> Result<Vec<EventId>, Refused> {
         match self {
-            Self::Log(log) => Ok(log.append_all(events)),
+            Self::Log(log) => log.offer(events).map_err(|Sealed| replaced()),
             Self::Bus(_) if events.is_empty() => Ok(Vec::new()),
             Self::Bus(outbox) => outbox.publish(events).await.map_err(refused),
         }
+    }
+}
+
+/// For a moment, or for good: then whoever has taken over answers on the next connection.
+fn replaced() -> Refused {
+    Refused {
+        retry_after: Some(1),
+        ..Refused::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "this instance is being replaced: try again",
+        )
     }
 }
 

@@ -50,12 +50,13 @@ struct Past {
 }
 
 impl<'a> Intake<'a> {
-    /// Nothing has come yet.
+    /// Nothing has come yet, to this process.
     pub fn new(to: &'a Destination, max_message_size: usize) -> Self {
-        Self {
+        let met = to.via.met(to.number);
+        let mut intake = Self {
             to,
             max_message_size,
-            has_met: false,
+            has_met: met.is_met,
             owes_past: to.owes_past,
             behind: 0,
             count: 0,
@@ -63,8 +64,12 @@ impl<'a> Intake<'a> {
             gaps: Vec::new(),
             past: None,
             is_state: false,
-            has_state: false,
+            has_state: met.has_state,
+        };
+        if intake.has_met {
+            intake.owe_nothing();
         }
+        intake
     }
 
     /// How many events have come since this was last asked.
@@ -196,6 +201,8 @@ impl<'a> Intake<'a> {
             hop::Message::Control(Control::Snapshot(boundary)) => {
                 self.is_state = matches!(boundary, Snapshot::Begin { .. });
                 self.has_state |= !self.is_state;
+                let (via, has_state) = (&self.to.via, self.has_state);
+                via.note_met(self.to.number, |met| met.has_state = has_state);
             }
             hop::Message::Control(_) | hop::Message::Unknown => {}
         }
@@ -243,7 +250,10 @@ impl<'a> Intake<'a> {
 
     /// The upstream has shown what it is.
     pub fn note_met(&mut self) {
-        self.has_met = true;
+        if !std::mem::replace(&mut self.has_met, true) {
+            let (via, number) = (&self.to.via, self.to.number);
+            via.note_met(number, |met| met.is_met = true);
+        }
         self.owe_nothing();
     }
 

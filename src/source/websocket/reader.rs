@@ -27,7 +27,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Nothing has been read yet.
+    /// Nothing has been read yet, by this process.
     pub fn new(to: &'a Destination, max_message_size: usize) -> Self {
         Self {
             intake: Intake::new(to, max_message_size),
