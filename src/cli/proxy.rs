@@ -158,7 +158,7 @@ pub struct ProxyArgs {
     #[arg(long, env = "WSEVENT_UPSTREAM_IDLE_TIMEOUT", value_name = "DURATION", value_parser = values::limit, help_heading = "Upstreams")]
     pub upstream_idle_timeout: Option<Duration>,
 
-    /// When stopping, how long connections may take to end
+    /// When stopping, how long connections may take to end: after SIGTERM WebSockets and event streams each at a moment of its own in the first three quarters
     #[arg(long, env = "WSEVENT_DRAIN", value_name = "DURATION", default_value = "10s", value_parser = values::duration, help_heading = "Clients")]
     pub drain: Duration,
 }

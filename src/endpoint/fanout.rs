@@ -17,7 +17,10 @@
 
 mod connection;
 mod driver;
+#[cfg(test)]
+mod model;
 mod publishing;
+mod socket;
 mod solo;
 mod subscriber;
 
@@ -48,6 +51,7 @@ use crate::wire::{Format, comeback};
 use connection::Connection;
 use driver::Shard;
 pub use publishing::Publishing;
+use socket::Socket;
 use solo::Solo;
 use subscriber::Subscriber;
 
@@ -409,7 +413,7 @@ impl Fanout {
             _ => usize::MAX,
         };
         let (socket, stream) = match arrival.stream {
-            Stream::Plain(socket) => (Some(socket), None),
+            Stream::Plain(socket) => (Some(Socket::Tcp(socket)), None),
             stream => (None, Some(stream)),
         };
         let connection = Arc::new(Connection::new(

@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::info;
 
+use super::socket::Socket;
 use super::{Audience, Farewell, Overload, PASSED_BY};
 use crate::listen::streams::Counted;
 use crate::stream::Subscription;
@@ -36,7 +36,7 @@ const PIECE: usize = 16 << 10;
 pub struct Connection {
     /// The client's socket, read by the subscriber's own task, written by [`Connection::write`]; none where that task has it for
     /// itself.
-    socket: Option<TcpStream>,
+    socket: Option<Socket>,
     /// Counts it as long as there is the socket.
     _counted: Counted,
     /// Wakes the subscriber's own task.
@@ -134,7 +134,7 @@ impl Connection {
     /// A connection to `address` that is to get `preface` and then its part of the stream, was last heard of at `tick`, and is old
     /// enough at `last_tick`. The driver writes to `socket`; without one, the subscriber's own task writes elsewhere.
     pub fn new(
-        (socket, counted): (Option<TcpStream>, Counted),
+        (socket, counted): (Option<Socket>, Counted),
         address: SocketAddr,
         preface: Bytes,
         subscription: Subscription,
@@ -182,7 +182,7 @@ impl Connection {
     }
 
     /// The socket, which is not another's.
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &Socket {
         let socket = self.socket.as_ref();
         socket.expect("whoever asks has not been given it")
     }
@@ -220,6 +220,8 @@ impl Connection {
 
     /// Takes the right to write. Never hold it across an await, nor two of them at once.
     pub fn lock(&self) -> MutexGuard<'_, Writer> {
+        #[cfg(test)]
+        super::model::step();
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -230,7 +232,9 @@ impl Connection {
         chunk: &mut Option<Arc<Chunk>>,
         audience: &Audience,
     ) -> Progress {
-        self.write_with(writer, chunk, audience, |bytes| self.try_write(bytes))
+        self.write_with(writer, chunk, audience, |bytes| {
+            self.socket().try_write(bytes)
+        })
     }
 
     /// Writes what is pending, in as few system calls as the chunks of the tape allow. The only place that writes to a
@@ -356,14 +360,6 @@ impl Connection {
         }
     }
 
-    /// `Ok(0)` when the socket takes nothing now.
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.socket().try_write(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            result => result,
-        }
-    }
-
     /// Logs that the connection has ended: how, and what it was sent after the handshake.
     pub fn log_end(&self, audience: &Audience) {
         let writer = self.lock();
@@ -435,6 +431,18 @@ impl Writer {
     /// How many events it has been given, if its tape began with the one numbered `first`.
     fn events(&self, first: u64) -> u64 {
         (self.cursor.index - first).saturating_add_signed(self.walked)
+    }
+
+    /// Where on the tape it stands.
+    #[cfg(test)]
+    pub fn stands_at(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// Whether history has passed by, and it will go on behind what it has missed.
+    #[cfg(test)]
+    pub fn is_passed(&self) -> bool {
+        self.passed
     }
 
     /// Whether there is something to come before the tape.
