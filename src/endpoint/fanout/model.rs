@@ -3,7 +3,7 @@
 //! as it is told.
 //!
 //! The threads stop before each lock that the two have in common, and one of them goes on: which one is tried out, one way after the other
-//! (depth first, with at most [`SWITCHES`] changes away from one that could have gone on, as in CHESS: nearly all errors need fewer). What
+//! (depth first, with at most [`SWITCHES`] changes away from one that could have gone on, as in CHESS: few are enough for most errors). What
 //! happens to a subscriber meanwhile, events, room in the socket, history that passes by, may come at each of these points as well.
 //!
 //! Whenever neither of the two has anything to do:
@@ -42,7 +42,7 @@ use crate::stream::join::Wish;
 use crate::stream::usage::Usage;
 use crate::wire::Format;
 
-/// So often one that could have gone on is left for another one. Two take minutes, and have found nothing more.
+/// So often one that could have gone on is left for another one. With two, all of it takes minutes.
 const SWITCHES: usize = 1;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
