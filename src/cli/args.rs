@@ -104,7 +104,7 @@ pub struct HopArgs {
     )]
     pub serve: Option<String>,
 
-    /// When stopping, how long subscribers may take to close
+    /// When stopping, how long all of it may take: after SIGTERM each subscriber is sent away at a moment of its own in the first three quarters
     #[arg(long, env = "WSEVENT_DRAIN", value_name = "DURATION", default_value = "5s", value_parser = values::duration, help_heading = "Serving")]
     pub drain: Duration,
 

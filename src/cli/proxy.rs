@@ -162,7 +162,7 @@ pub struct ProxyArgs {
     #[arg(long, env = "WSEVENT_TELL_TOPOLOGY", value_parser = BoolishValueParser::new(), help_heading = "Clients")]
     pub tell_topology: bool,
 
-    /// When stopping, how long connections may take to end
+    /// When stopping, how long connections may take to end: after SIGTERM WebSockets and event streams each at a moment of its own in the first three quarters
     #[arg(long, env = "WSEVENT_DRAIN", value_name = "DURATION", default_value = "10s", value_parser = values::duration, help_heading = "Clients")]
     pub drain: Duration,
 }

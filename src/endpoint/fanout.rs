@@ -17,8 +17,11 @@
 
 mod connection;
 mod driver;
+#[cfg(test)]
+mod model;
 pub mod moving;
 mod publishing;
+mod socket;
 mod solo;
 mod subscriber;
 
@@ -49,6 +52,7 @@ use crate::wire::{Format, comeback};
 use connection::Connection;
 use driver::Shard;
 pub use publishing::Publishing;
+use socket::Socket;
 use solo::Solo;
 use subscriber::Subscriber;
 
@@ -415,7 +419,7 @@ impl Fanout {
             _ => usize::MAX,
         };
         let (socket, stream) = match arrival.stream {
-            Stream::Plain(socket) => (Some(socket), None),
+            Stream::Plain(socket) => (Some(Socket::Tcp(socket)), None),
             stream => (None, Some(stream)),
         };
         let connection = Arc::new(Connection::new(

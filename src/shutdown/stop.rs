@@ -111,8 +111,11 @@ impl Stop {
         let stop = self.clone();
         async move {
             stop.0.begun.cancelled().await;
-            // Most of the time there is nothing to wait for, so it is in a box when there is.
-            Box::pin(sleep_until(stop.moment())).await;
+            let moment = stop.moment();
+            if moment > Instant::now() {
+                // Most of the time there is nothing to wait for, so it is in a box when there is.
+                Box::pin(sleep_until(moment)).await;
+            }
         }
     }
 

@@ -20,7 +20,12 @@ mod chunk;
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
+
+#[cfg(wsevent_loom)]
+use loom::sync::{Mutex, MutexGuard};
+#[cfg(not(wsevent_loom))]
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::futures::Notified;
 
@@ -30,7 +35,11 @@ pub use chunk::Chunk;
 use chunk::{ChunkWriter, Within};
 
 /// The first chunk of a tape that holds anything: a quiet stream costs little, and one on which nothing happens next to nothing.
+#[cfg(not(wsevent_loom))]
 const SMALLEST_CHUNK: usize = 512;
+/// So small that a few events need several.
+#[cfg(wsevent_loom)]
+const SMALLEST_CHUNK: usize = 2;
 /// Chunks double up to this size: a busy stream gets long slices, and eviction stays fine-grained.
 const LARGEST_CHUNK: usize = 256 << 10;
 
@@ -401,3 +410,56 @@ impl TapeReader {
 
 #[cfg(all(test, not(wsevent_loom)))]
 mod tests;
+
+/// Run as those of [`chunk`].
+#[cfg(all(test, wsevent_loom))]
+mod loom_tests {
+    use super::*;
+
+    /// While events are appended and old ones evicted, a reader that remembers a chunk sees each event once and in order, up to where it is
+    /// told that history has passed it.
+    #[test]
+    fn a_reader_sees_all_in_order_or_learns_that_it_is_passed_by() {
+        loom::model(|| {
+            let mut tape = Tape::new(1);
+            let reader = tape.reader();
+            let mut cursor = tape.end();
+            let writer = loom::thread::spawn(move || {
+                for number in 1..=4u8 {
+                    tape.append([&[number], &[number]]);
+                    // Only the newest is kept.
+                    tape.evict_before(u64::from(number));
+                }
+                tape
+            });
+            let mut chunk = None;
+            let mut seen = vec![];
+            let look = |cursor: &mut Cursor, chunk: &mut _, seen: &mut Vec<u8>| {
+                let evicted = match reader.pending(*cursor, chunk) {
+                    Pending::Frames { slice, end, .. } => {
+                        seen.extend_from_slice(&slice);
+                        *cursor = end;
+                        false
+                    }
+                    Pending::CaughtUp => false,
+                    Pending::Evicted => true,
+                };
+                // Whole events from the first on, none twice and none missing.
+                let events = (1..=(seen.len() / 2) as u8).flat_map(|number| [number; 2]);
+                assert_eq!(*seen, events.collect::<Vec<_>>());
+                assert_eq!(cursor.index, 1 + seen.len() as u64 / 2);
+                evicted
+            };
+            let mut evicted = false;
+            for _ in 0..2 {
+                evicted = evicted || look(&mut cursor, &mut chunk, &mut seen);
+            }
+            let tape = writer.join().expect("the writer does not panic");
+            // Now nothing changes any more: it gets to the end, or learns that it will not.
+            for _ in 0..4 {
+                evicted = evicted || look(&mut cursor, &mut chunk, &mut seen);
+            }
+            assert!(evicted || cursor == tape.end(), "{seen:?}");
+        });
+    }
+}

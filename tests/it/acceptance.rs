@@ -282,7 +282,7 @@ async fn a_hundred_urls_for_two_thousand_subscribers_are_a_hundred_connections()
     }
 
     // Nothing more comes before the end.
-    hop.signal(Signal::TERM);
+    hop.signal(Signal::INT);
     let rest = rest.drain(..);
     stream::iter(rest.map(|(_, subscriber)| subscriber.stopped()))
         .buffer_unordered(SUBSCRIBERS)

@@ -273,7 +273,7 @@ async fn a_hop_that_stops_is_not_ready_and_says_so_to_the_end() {
     assert_eq!(idle.get("/-/ready", &[]).await.0.status, 200);
     // Whoever does not answer the Close is waited for.
     let mut subscriber = hop.subscribe().await;
-    hop.signal(Signal::TERM);
+    hop.signal(Signal::INT);
     assert_eq!(subscriber.until_close().await.1, 1001);
     let (head, text) = idle.get("/-/ready", &[]).await;
     assert_eq!(

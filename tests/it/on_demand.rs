@@ -201,7 +201,7 @@ async fn a_hop_with_many_streams_stops_well() {
         client.head().await;
         clients.push((client, tokio::spawn(link.closed())));
     }
-    hop.signal(Signal::TERM);
+    hop.signal(Signal::INT);
     for (client, link) in clients {
         assert_eq!(client.closed().await, 1001);
         link.await.expect("the link has been closed");

@@ -195,7 +195,7 @@ async fn serves_to(language: Language) {
         got.push(client.event().await);
     }
     assert_same(&got, &sent);
-    hop.signal(Signal::TERM);
+    hop.signal(Signal::INT);
     assert_eq!(client.says().await, json!({"closed": 1001}));
     hop.stops_well().await;
 }

@@ -504,7 +504,7 @@ async fn too_much_state_is_said_once() {
     assert_eq!(state[state.len() - 1].0, "k19");
     let warning = "the state is larger than --retain-max: keys that have not changed for longest are not kept";
     hop.logged(warning).await;
-    hop.signal(Signal::TERM);
+    hop.signal(Signal::INT);
     hop.stops_well().await;
     assert_eq!(hop.count(warning), 1);
 }

@@ -56,7 +56,7 @@ async fn no_secret_is_in_the_log_of_a_hop() {
         let args = [&ARGS[..], &["--consume", &url, "--log-level", level]].concat();
         let mut hop = Hop::start(&args).await;
         trouble(&mut upstream).await;
-        hop.signal(Signal::TERM);
+        hop.signal(Signal::INT);
         hop.stops_well().await;
         assert!(hop.count("upstream lost") > 0);
         assert_clean(&hop.log.to_string());

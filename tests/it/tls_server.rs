@@ -313,7 +313,7 @@ async fn a_stop_is_told_to_all() {
     let mut body = Stream::on(client, "/events", &[NDJSON]).await;
     link.send(Message::text("last")).await;
     assert_eq!(body.object().await["data"], "last");
-    hop.signal(Signal::TERM);
+    hop.signal(Signal::INT);
     for mut subscriber in subscribers {
         assert_eq!(subscriber.message().await, Message::text("last"));
         assert_eq!(subscriber.closed().await, 1001);

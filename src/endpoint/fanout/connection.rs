@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::info;
 
 use super::moving::{Collector, Position};
+use super::socket::Socket;
 use super::{Audience, Farewell, Overload, PASSED_BY};
 use crate::listen::streams::Counted;
 use crate::stream::Subscription;
@@ -37,7 +37,7 @@ const PIECE: usize = 16 << 10;
 pub struct Connection {
     /// The client's socket, read by the subscriber's own task, written by [`Connection::write`]; none where that task has it for
     /// itself.
-    socket: Option<TcpStream>,
+    socket: Option<Socket>,
     /// Counts it as long as there is the socket.
     _counted: Counted,
     /// Wakes the subscriber's own task.
@@ -153,7 +153,7 @@ impl Connection {
     /// A connection to `address` that is to get `preface` and then its part of the stream, was last heard of at `tick`, and is old
     /// enough at `last_tick`. The driver writes to `socket`; without one, the subscriber's own task writes elsewhere.
     pub fn new(
-        (socket, counted): (Option<TcpStream>, Counted),
+        (socket, counted): (Option<Socket>, Counted),
         address: SocketAddr,
         preface: Bytes,
         subscription: Subscription,
@@ -248,7 +248,7 @@ impl Connection {
     }
 
     /// The socket, which is not another's.
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &Socket {
         let socket = self.socket.as_ref();
         socket.expect("whoever asks has not been given it")
     }
@@ -286,6 +286,8 @@ impl Connection {
 
     /// Takes the right to write. Never hold it across an await, nor two of them at once.
     pub fn lock(&self) -> MutexGuard<'_, Writer> {
+        #[cfg(test)]
+        super::model::step();
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -296,7 +298,9 @@ impl Connection {
         chunk: &mut Option<Arc<Chunk>>,
         audience: &Audience,
     ) -> Progress {
-        self.write_with(writer, chunk, audience, |bytes| self.try_write(bytes))
+        self.write_with(writer, chunk, audience, |bytes| {
+            self.socket().try_write(bytes)
+        })
     }
 
     /// Writes what is pending, in as few system calls as the chunks of the tape allow. The only place that writes to a
@@ -425,14 +429,6 @@ impl Connection {
         }
     }
 
-    /// `Ok(0)` when the socket takes nothing now.
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.socket().try_write(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            result => result,
-        }
-    }
-
     /// Logs that the connection has ended: how, and what it was sent after the handshake.
     pub fn log_end(&self, audience: &Audience) {
         if self.course() == Course::Given {
@@ -532,6 +528,18 @@ impl Writer {
     /// So many events it was not given, because there were newer ones.
     pub fn merged(&self) -> u64 {
         self.merged
+    }
+
+    /// Where on the tape it stands.
+    #[cfg(test)]
+    pub fn stands_at(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// Whether history has passed by, and it will go on behind what it has missed.
+    #[cfg(test)]
+    pub fn is_passed(&self) -> bool {
+        self.passed
     }
 
     /// Whether there is something to come before the tape.

@@ -148,6 +148,21 @@ impl Shard {
         }
     }
 
+    /// A new subscriber, and what drives it, for a model to run.
+    #[cfg(test)]
+    pub fn driver_of(
+        self: &Arc<Self>,
+        connection: Arc<Connection>,
+        head: Changes,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let mut driver = Driver::new(self.clone(), connection.tape().clone(), head);
+        let mut inbox = self.lock();
+        inbox.driven = true;
+        inbox.commands.push(Command::Join(connection));
+        drop(inbox);
+        async move { driver.run().await }
+    }
+
     /// A subscriber that was parked has caught up.
     pub fn unpark(&self, connection: Arc<Connection>) {
         self.send(Command::Unpark(connection));
@@ -180,6 +195,8 @@ impl Shard {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
+        #[cfg(test)]
+        super::model::step();
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use super::connection::{Connection, Course};
 use super::driver::Shard;
 use super::publishing::Publishing;
+use super::socket::Socket;
 use super::subscriber::Subscriber;
 use super::{Fanout, PASSED_BY, Permit};
 use crate::endpoint::websocket::input::{Input, Unheard};
@@ -250,7 +251,7 @@ impl Fanout {
         let shard = self.next_shard();
         let head = subscription.head.clone();
         let connection = Connection::new(
-            (Some(socket), returning.counted),
+            (Some(Socket::Tcp(socket)), returning.counted),
             address,
             rest,
             subscription,

@@ -7,14 +7,12 @@
 use std::future::Future;
 use std::io;
 use std::mem;
-use std::net::Shutdown;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::time::{Sleep, sleep};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -99,16 +97,8 @@ impl Future for Subscriber {
             Course::Given => return Poll::Ready(()),
         }
         self.poll_expiry(context);
-        let read = self.poll_read(|connection, buffer| {
-            let socket = connection.socket();
-            loop {
-                ready!(socket.poll_read_ready(context))?;
-                match socket.try_read(buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    result => return Poll::Ready(result),
-                }
-            }
-        });
+        let read =
+            self.poll_read(|connection, buffer| connection.socket().poll_read(context, buffer));
         // The end of a message may have come that this waited for.
         if self.connection.course() == Course::Held && read.is_continue() && self.lets_go() {
             return Poll::Pending;
@@ -314,10 +304,7 @@ impl Subscriber {
 
     /// The Close frame is out: what is left is to wait until the client has closed too.
     fn sent_close(&mut self) -> ControlFlow<()> {
-        if SockRef::from(self.connection.socket())
-            .shutdown(Shutdown::Write)
-            .is_err()
-        {
+        if self.connection.socket().shut_down().is_err() {
             return ControlFlow::Break(());
         }
         if self.ended {

@@ -126,7 +126,7 @@ async fn httpx_sse_reads_what_there_is_and_resumes() {
         let said = source.says().await;
         assert_eq!((&said["id"], &said["data"]), (&json!(id), &json!(text)));
     }
-    hop.signal(Signal::TERM);
+    hop.signal(Signal::INT);
     assert_eq!(source.says().await, json!({"ended": true}));
     hop.stops_well().await;
 }
@@ -202,7 +202,7 @@ async fn curl_reads_a_stream_over_each_version_of_http() {
         while line().await.is_some_and(|line| line != "data: one") {}
         send(&mut link, &mut subscriber, "two").await;
         while line().await.is_some_and(|line| line != "data: two") {}
-        hop.signal(Signal::TERM);
+        hop.signal(Signal::INT);
         assert_eq!(line().await.as_deref(), Some(""));
         assert_eq!(line().await, None);
         let status = within_guard("the end of curl", curl.wait()).await;

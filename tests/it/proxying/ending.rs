@@ -18,7 +18,7 @@ async fn a_websocket_is_told_that_the_proxy_stops() {
     let event = unmasked(FIN | TEXT, b"an event");
     asked.send(&event).await;
     assert_eq!(client.bytes(event.len()).await, event);
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     let (frames, code, _) = client.until_close().await;
     assert!(frames.is_empty());
     assert_eq!(code, GOING_AWAY);
@@ -39,7 +39,7 @@ async fn within_a_frame_nothing_is_put() {
     let half = &event[..event.len() / 2];
     asked.send(half).await;
     assert_eq!(client.bytes(half.len()).await, half);
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     assert_eq!(client.rest().await, b"");
 }
 
@@ -52,7 +52,7 @@ async fn a_frame_that_is_finished_in_time_comes_before_the_close() {
     let (first, second) = event.split_at(event.len() / 2);
     asked.send(first).await;
     assert_eq!(client.bytes(first.len()).await, first);
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     proxy.logged("stopping").await;
     asked.send(second).await;
     assert_eq!(client.bytes(second.len()).await, second);
@@ -90,7 +90,7 @@ async fn who_has_said_nothing_yet_holds_nothing_up() {
     let mut wrong = proxy.client().await;
     wrong.send("no header").await;
     wrong.ended().await;
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     let status = proxy.exit().await;
     assert_eq!(status.code(), Some(0));
     assert_eq!(proxy.count("stopped before all"), 0, "{}", proxy.log);

@@ -50,7 +50,7 @@ impl Recorder {
     /// Ends the proxy, in order, and with it all connections: what has come on each of those.
     async fn end(mut self) -> Vec<String> {
         drop(self.good);
-        self.proxy.signal(Signal::TERM);
+        self.proxy.signal(Signal::INT);
         assert_eq!(self.proxy.exit().await.code(), Some(0));
         let mut last = TcpStream::connect(self.address).await.expect("it listens");
         last.write_all(LAST.as_bytes()).await.expect("it reads");

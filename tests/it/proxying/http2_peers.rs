@@ -226,7 +226,7 @@ async fn node_is_told_that_the_proxy_stops() {
         opened(&mut node, 0, &upstream).await,
         opened(&mut node, 1, &upstream).await,
     ];
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     let mut said = vec![];
     while said.last() != Some(&json!({"session": "closed"})) {
         said.push(node.says().await);

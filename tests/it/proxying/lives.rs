@@ -69,7 +69,7 @@ async fn busy_websockets_are_told_between_two_frames() {
             code
         }));
     }
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     for reading in reading {
         let code = within_guard("a Close frame", reading).await;
         assert_eq!(code.expect("whole frames"), GOING_AWAY);
@@ -90,7 +90,7 @@ async fn an_upstream_is_told_between_two_frames_of_a_busy_client() {
     let (first, second) = frame.split_at(7);
     client.send(first).await;
     assert_eq!(asked.bytes(first.len()).await, first);
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     let (frames, code, _) = client.until_close().await;
     assert_eq!((frames.len(), code), (0, GOING_AWAY));
     // It has not seen the Close yet.
@@ -139,7 +139,7 @@ async fn an_event_stream_ends_behind_an_event() {
         let upstream = Upstream::new();
         let mut proxy = over(&upstream, &NEVER).await;
         let (client, asked) = within_an_event(&proxy, &upstream, head).await;
-        proxy.signal(Signal::TERM);
+        proxy.signal(Signal::INT);
         proxy.logged("stopping").await;
         ends_behind_the_event(client, asked, head).await;
         let line = proxy.logged("proxied").await;
@@ -155,7 +155,7 @@ async fn a_quiet_event_stream_ends_at_once() {
     let (mut client, mut asked) = answered(&proxy, &upstream, CHUNKED.as_bytes()).await;
     asked.send(chunk(b"data: one\n\n")).await;
     client.line_with("data: one").await;
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     let rest = client.rest().await;
     assert!(rest.ends_with(LAST_CHUNK), "{}", rest.escape_ascii());
     asked.left().await;
@@ -183,7 +183,7 @@ async fn a_download_is_completed() {
             client.line().await;
         }
         assert!(client.bytes(first.len()).await == first);
-        proxy.signal(Signal::TERM);
+        proxy.signal(Signal::INT);
         proxy.logged("stopping").await;
         let sending = async {
             asked.send(wrap(second)).await;
@@ -214,7 +214,7 @@ async fn an_upload_is_completed() {
         .await;
     let mut asked = upstream.asked().await;
     assert_eq!(asked.bytes(5).await, b"first");
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     proxy.logged("stopping").await;
     client.send("other").await;
     assert_eq!(asked.bytes(5).await, b"other");
@@ -236,7 +236,7 @@ async fn who_waits_with_a_request_is_let_go() {
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     let (mut used, _asked) = answered(&proxy, &upstream, answer).await;
     assert_eq!(used.bytes(2).await, b"ok");
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     fresh.ended().await;
     used.ended().await;
     stops(&mut proxy).await;
@@ -265,7 +265,7 @@ async fn a_stuck_client_does_not_hold_the_exit() {
         client.head().await;
         let pouring = tokio::spawn(pour(asked));
         client.bytes(1).await;
-        proxy.signal(Signal::TERM);
+        proxy.signal(Signal::INT);
         stops(&mut proxy).await;
         within_guard("the end of the upstream's connection", pouring)
             .await
@@ -278,7 +278,7 @@ async fn a_second_signal_does_not_wait() {
     let upstream = Upstream::new();
     let mut proxy = over(&upstream, &NEVER).await;
     let (_client, _asked) = within_an_event(&proxy, &upstream, CHUNKED).await;
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     proxy.logged("stopping").await;
     proxy.signal(Signal::TERM);
     // What a shell says of SIGTERM.

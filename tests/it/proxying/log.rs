@@ -71,7 +71,7 @@ async fn a_websocket_is_one_line_at_its_end() {
         "why": "client gone without a Close",
     });
     assert_eq!(fields(&line), expected);
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     proxy.exit().await;
     assert_eq!(proxy.count("proxied"), 1);
     assert!(!proxy.log.to_string().contains("secret"));
@@ -129,7 +129,7 @@ async fn each_request_of_a_connection_has_its_own() {
         assert_eq!(logged.field("upstream"), upstream.address().to_string());
     }
     drop(client);
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     proxy.exit().await;
     assert_eq!(proxy.count("proxied"), count);
 }

@@ -89,7 +89,7 @@ async fn both_sides_understand_that_the_proxy_stops() {
         client.says().await;
         client.tell("an echo").await;
         assert_eq!(client.says().await["kind"], "text");
-        proxy.signal(Signal::TERM);
+        proxy.signal(Signal::INT);
         assert_eq!(client.says().await, json!({"closed": 1001}));
         server.says().await;
         assert_eq!(server.says().await, json!({"closed": 1001}));

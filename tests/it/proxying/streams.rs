@@ -240,7 +240,7 @@ async fn a_stream_is_not_ended_within_a_chunk() {
         client.head().await;
         assert_eq!(client.bytes(first.len()).await, first);
         if args.len() == 2 {
-            proxy.signal(Signal::TERM);
+            proxy.signal(Signal::INT);
             proxy.logged("stopping").await;
         } else {
             // It is about as old when another one that began later is.

@@ -186,7 +186,7 @@ async fn a_connection_is_used_again_after_a_body_that_has_ended() {
         answer
     };
     assert_eq!(head.status, 200);
-    hop.signal(Signal::TERM);
+    hop.signal(Signal::INT);
     hop.stops_well().await;
 }
 

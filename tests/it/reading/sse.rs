@@ -192,7 +192,7 @@ async fn when_the_server_stops_bodies_end_where_an_event_does() {
     for stream in &mut streams {
         assert_eq!(stream.event().await.data, "last");
     }
-    hop.signal(Signal::TERM);
+    hop.signal(Signal::INT);
     for stream in streams {
         let mut stream = stream;
         stream.ended().await;
@@ -214,7 +214,7 @@ async fn a_stream_without_pause_stops_at_once_too() {
     for stream in &mut streams {
         stream.event().await;
     }
-    hop.signal(Signal::TERM);
+    hop.signal(Signal::INT);
     for stream in &mut streams {
         stream.drain().await;
     }

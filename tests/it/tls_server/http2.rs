@@ -209,7 +209,7 @@ async fn a_stop_is_told_to_all() {
     for _ in 0..20 {
         subscribers.push(http2.subscribe().await);
     }
-    hop.signal(Signal::TERM);
+    hop.signal(Signal::INT);
     for subscriber in subscribers {
         assert_eq!(subscriber.closed().await, 1001);
     }

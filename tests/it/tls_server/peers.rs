@@ -50,7 +50,7 @@ async fn curl_publishes_reads_and_gets_the_page() {
         let line = line.expect("it is text").expect("an event");
         assert!(line.contains(r#""data":"an event"}"#), "{line}");
         // The end is one in order: curl would complain about a connection that is cut off.
-        hop.signal(Signal::TERM);
+        hop.signal(Signal::INT);
         let status = within_guard("curl's end", reading.wait()).await;
         assert!(status.expect("it is our child").success());
         hop.stops_well().await;
@@ -124,7 +124,7 @@ async fn nodes_websockets_share_a_connection() {
     assert_eq!(node.says().await, json!({"number": 0, "closed": 4001}));
     let line = hop.disconnected().await;
     assert_eq!(line.number("code"), 4001, "{}", line.text);
-    hop.signal(Signal::TERM);
+    hop.signal(Signal::INT);
     let mut said = vec![];
     while said.last() != Some(&json!({"session": "closed"})) {
         said.push(node.says().await);
@@ -177,7 +177,7 @@ async fn chromium_has_the_page_events_and_websockets_on_one_connection() {
         browser.until(page, "codes.length && codes").await,
         json!([4000])
     );
-    hop.signal(Signal::TERM);
+    hop.signal(Signal::INT);
     let closed = browser.until(page, "codes.length === 3 && codes").await;
     assert_eq!(closed, json!([4000, 1001, 1001]));
     browser.close().await;

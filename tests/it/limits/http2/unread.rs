@@ -113,7 +113,7 @@ async fn a_stop_ends_it() {
         clients.push(client);
     }
     link.send(Message::text("an event")).await;
-    hop.signal(Signal::TERM);
+    hop.signal(Signal::INT);
     for count in [1, 2] {
         assert_eq!(ended(&hop, count).await, "the server is stopping");
     }

@@ -110,7 +110,7 @@ async fn a_link_goes_on_through_another_proxy() {
     let sent = numbered(20);
     publish(&mut publisher, &sent[..10]).await;
     assert_same(&subscriber.messages(10).await, &sent[..10]);
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     assert_eq!(proxy.exit().await.code(), Some(0));
     let lost = consumer.logged("upstream lost").await;
     assert!(lost.field("reason").contains("1001"), "{}", lost.text);

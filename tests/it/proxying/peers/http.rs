@@ -61,7 +61,7 @@ async fn an_event_source_of_node_comes_back_when_the_proxy_is_replaced() {
     server.tell("one").await;
     let said = says_data(&mut source, "one").await;
     assert_eq!(said["id"], "one");
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     assert_eq!(proxy.exit().await.code(), Some(0));
     let (address, line) = (proxy.address.to_string(), proxy.logged("listening").await);
     let upstream = line.field("upstreams");
@@ -240,7 +240,7 @@ async fn chromium_talks_over_http_1() {
     })()";
     assert_eq!(browser.value(page, start).await, "é ✓ 𝄞");
     assert_eq!(server.says().await, json!({"echo": true, "proto": "http"}));
-    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
     assert_eq!(browser.until(page, "window.code").await, 1001);
     assert_eq!(server.says().await, json!({"closed": 1001}));
     let line = proxy
