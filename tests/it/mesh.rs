@@ -79,7 +79,7 @@ impl Mesh {
 }
 
 /// Publishes these, one after the other, by POST.
-async fn publish(hop: &Hop, payloads: &[String]) {
+pub async fn publish(hop: &Hop, payloads: &[String]) {
     publish_at(hop, "/events", payloads).await;
 }
 
@@ -93,13 +93,13 @@ async fn publish_at(hop: &Hop, path: &str, payloads: &[String]) {
 }
 
 /// `count` payloads that say who has sent them, and in which order.
-fn from(name: &str, count: usize) -> Vec<String> {
+pub fn from(name: &str, count: usize) -> Vec<String> {
     (0..count).map(|at| format!("{name} {at}")).collect()
 }
 
 /// That these are all payloads of all senders, each once, and those of each in its order.
 #[track_caller]
-fn assert_all(got: impl IntoIterator<Item = String>, senders: &[(&str, usize)]) {
+pub fn assert_all(got: impl IntoIterator<Item = String>, senders: &[(&str, usize)]) {
     let mut next: HashMap<String, usize> = HashMap::new();
     for payload in got {
         let (name, at) = payload.rsplit_once(' ').expect("a name and a number");
@@ -119,7 +119,7 @@ fn texts(messages: Vec<Message>) -> Vec<String> {
     messages.into_iter().map(text).collect()
 }
 
-async fn objects(reader: &mut Ndjson, count: usize) -> Vec<String> {
+pub async fn objects(reader: &mut Ndjson, count: usize) -> Vec<String> {
     let mut got = vec![];
     while got.len() < count {
         let object = reader.next().await;
