@@ -92,6 +92,14 @@ async fn publish_at(hop: &Hop, path: &str, payloads: &[String]) {
     }
 }
 
+/// All that a hop has had and still holds, from when its peers have told it what was before.
+pub async fn past(hop: &Hop) -> Ndjson {
+    // A link waits for that; who merely reads history does not.
+    let mut down = Down::connect(hop.address, "!hello from=live").await;
+    assert!(down.line().await.starts_with("!welcome "));
+    Ndjson::at(hop, "/events?history=all").await
+}
+
 /// `count` payloads that say who has sent them, and in which order.
 pub fn from(name: &str, count: usize) -> Vec<String> {
     (0..count).map(|at| format!("{name} {at}")).collect()
@@ -274,7 +282,7 @@ async fn who_comes_later_gets_what_the_others_hold() {
     }
     mesh.begin(2, &[]).await;
     mesh.hop(2).logged_times("peer connected", 2).await;
-    let mut reader = Ndjson::at(mesh.hop(2), "/events?history=all").await;
+    let mut reader = past(mesh.hop(2)).await;
     assert_all(objects(&mut reader, 20).await, &[("a", 10), ("b", 10)]);
     // It goes on, in all directions.
     for (number, name) in ["c", "d", "e"].into_iter().enumerate() {
@@ -312,7 +320,7 @@ async fn members_that_are_killed_under_load_miss_nothing_that_others_hold() {
     }
     let senders: Vec<_> = names.iter().map(|name| (&**name, EACH)).collect();
     let total = senders.len() * EACH;
-    readers.push(Ndjson::at(mesh.hop(2), "/events?history=all").await);
+    readers.push(past(mesh.hop(2)).await);
     for reader in &mut readers {
         assert_all(objects(reader, total).await, &senders);
     }
