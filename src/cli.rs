@@ -193,14 +193,24 @@ impl Config {
                 let matches = matches
                     .subcommand_matches("tail")
                     .expect("this is the subcommand");
-                let mut url = event_url(&tail.url).map_err(usage)?;
-                let of_url = tail::Transport::of(&url.url);
-                let transport = tail.transport.unwrap_or(of_url);
-                url.url = transport.mapped(url.url);
-                let connect =
-                    connect(&tail.connect, matches, std::slice::from_ref(&url)).map_err(usage)?;
+                let urls = tail.url.iter().map(|url| event_url(url));
+                let mut urls = urls.collect::<Usage<Vec<_>>>().map_err(usage)?;
+                let transport = {
+                    let mut each = urls.iter().map(|url| tail::Transport::of(&url.url));
+                    let first = each.next().expect("one URL at least is required");
+                    if tail.transport.is_none() && each.any(|other| other != first) {
+                        return Err(usage(
+                            "all URLs are read in the same way: say which with --transport".into(),
+                        ));
+                    }
+                    tail.transport.unwrap_or(first)
+                };
+                for url in &mut urls {
+                    url.url = transport.mapped(url.url.clone());
+                }
+                let connect = connect(&tail.connect, matches, &urls).map_err(usage)?;
                 Role::Tail(Tail {
-                    upstream: connect.upstream(&url),
+                    upstreams: urls.iter().map(|url| connect.upstream(url)).collect(),
                     transport,
                     history: tail.history,
                     last_event_id: tail.last_event_id,

@@ -167,11 +167,12 @@ pub enum Command {
 /// The flags of `tail`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Text is printed as it is, binary as base64. When the connection is lost, tail connects again, for ever, and goes on where it was, over a link to another wsevent and over HTTP; what is missing is said on standard error."
+    after_help = "Text is printed as it is, binary as base64. When the connection is lost, tail connects again, for ever, and goes on where it was, over a link to another wsevent and over HTTP; what is missing is said on standard error. Of several URLs it reads the first that answers, and goes on at the next when that is lost; it ends if all refuse."
 )]
 pub struct TailArgs {
-    /// The event URL (ws://, wss://, http:// or https://)
-    pub url: String,
+    /// The event URL (ws://, wss://, http:// or https://); more than one if each serves the same events
+    #[arg(required = true)]
+    pub url: Vec<String>,
 
     /// Read the stream over websocket, sse or ndjson, whatever the scheme of the URL; by default http:// and https:// mean sse
     #[arg(

@@ -6,6 +6,7 @@ mod websocket;
 
 use std::borrow::Cow;
 use std::mem;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
@@ -19,6 +20,7 @@ use crate::event::{EventId, Gap, Merged, Snapshot};
 use crate::source::Backoff;
 use crate::source::http::client::{Answer, Client, EVENT_STREAM, NDJSON, Stream};
 use crate::source::presence::Named;
+use crate::source::refusal::{Verdict, verdict};
 use crate::source::upstream::Upstream;
 use crate::source::websocket::{Connected, Offer, come_back};
 use crate::stdout;
@@ -28,8 +30,8 @@ use websocket::Messages;
 
 /// What to print, and how.
 pub struct Tail {
-    /// The stream. The scheme of its URL is one of the transport's.
-    pub upstream: Upstream,
+    /// The stream: one at least, and if there are more, each serves the same events. The scheme of their URLs is one of the transport's.
+    pub upstreams: Vec<Upstream>,
     /// How to read it.
     pub transport: Transport,
     /// How much of its past is wanted: a number of events, or `all`.
@@ -89,7 +91,12 @@ enum End {
     Closed(anyhow::Error),
     /// It broke.
     Lost(anyhow::Error),
+    /// There was none.
+    Unreached(anyhow::Error),
 }
+
+/// A connection that has lasted for so long may be followed by the next without a pause, if that is made elsewhere.
+const LASTED: Duration = Duration::from_secs(1);
 
 impl Tail {
     /// Prints events until as many as asked for are out, or the output is closed; with `exit_on_close`, or until the
@@ -104,34 +111,56 @@ impl Tail {
     async fn print(self) -> Result<()> {
         let mut output = Output::new(self.timestamps, self.count);
         let mut connections = Connections::new(&self);
+        let count = self.upstreams.len();
         let mut told = false;
+        // Attempts since the last pause, and refusals in a row.
+        let (mut attempts, mut refusals) = (0, 0);
         loop {
-            let error = match connections.print_one(&mut output, &mut told).await? {
+            let begun = Instant::now();
+            let end = connections.print_one(&mut output, &mut told).await?;
+            attempts = match begun.elapsed() < LASTED || matches!(end, End::Unreached(_)) {
+                true => attempts + 1,
+                false => 0,
+            };
+            let is_round = attempts >= count;
+            let (error, is_last) = match end {
                 End::Done | End::OutputClosed => return Ok(()),
                 End::Closed(_) if self.exit_on_close => return Ok(()),
-                End::Lost(error) if self.exit_on_close => {
-                    let reason = connections.upstream.reason(&error);
-                    return Err(anyhow!(reason)).context(connections.shown);
-                }
-                End::Closed(error) | End::Lost(error) => error,
+                End::Lost(error) => (error, self.exit_on_close),
+                End::Unreached(error) => (error, self.exit_on_close && is_round),
+                End::Closed(error) => (error, false),
             };
+            refusals = match verdict(&error) {
+                Verdict::Refused { .. } => refusals + 1,
+                Verdict::Away => 0,
+            };
+            let site = connections.site();
+            let (url, reason) = (&site.shown, site.upstream.reason(&error));
+            if is_last || count > 1 && refusals >= count {
+                return Err(anyhow!(reason)).context(url.clone());
+            }
             if !told {
-                let (url, reason) = (&connections.shown, connections.upstream.reason(&error));
-                match connections.were_there {
-                    true => warn!(url, %reason, "connection lost, trying again"),
-                    false => warn!(url, %reason, "cannot connect, trying again"),
+                match (connections.were_there, count) {
+                    (true, 1) => warn!(url, %reason, "connection lost, trying again"),
+                    (false, 1) => warn!(url, %reason, "cannot connect, trying again"),
+                    (true, _) => warn!(url, %reason, "connection lost, trying the next URL"),
+                    (false, _) => warn!(url, %reason, "cannot connect, trying the next URL"),
                 }
                 told = true;
             }
-            let backoff = &mut connections.backoff;
-            backoff.come_back_in(come_back(&error));
-            sleep(backoff.pause()).await;
+            connections.current = (connections.current + 1) % count;
+            if count == 1 || is_round {
+                attempts = 0;
+                let backoff = &mut connections.backoff;
+                backoff.come_back_in(come_back(&error));
+                sleep(backoff.pause()).await;
+            }
         }
     }
 
     /// The URL that says where to begin.
-    fn first_url(&self) -> Url {
-        let mut url = self.upstream.url.clone();
+    fn first_url(&self, url: &Url) -> Url {
+        let mut url = url.clone();
         let wishes = [
             ("history", &self.history),
             ("last_event_id", &self.last_event_id),
@@ -145,13 +174,21 @@ impl Tail {
     }
 }
 
-/// One connection after the other.
-struct Connections {
+/// Where connections are made to.
+struct Site {
     upstream: Upstream,
     /// For the log.
     shown: String,
     /// Says where to begin. Once something has been printed, it would bring that again.
     first_url: Url,
+    way: Way,
+}
+
+/// One connection after the other.
+struct Connections {
+    sites: Vec<Site>,
+    /// The site whose turn it is.
+    current: usize,
     backoff: Backoff,
     /// One at least has been made.
     were_there: bool,
@@ -159,7 +196,6 @@ struct Connections {
     have: Vec<EventId>,
     /// The event to begin behind.
     last_event_id: Option<String>,
-    way: Way,
 }
 
 /// What connections are made with.
@@ -183,7 +219,7 @@ struct WebSocket {
 }
 
 impl WebSocket {
-    fn new(tail: &Tail) -> Self {
+    fn new(tail: &Tail, upstream: &Upstream) -> Self {
         let begin = match (&tail.last_event_id, tail.history.as_deref()) {
             (Some(id), _) => id.parse().ok().map(Begin::After),
             (None, None) => Some(Begin::Live),
@@ -191,7 +227,7 @@ impl WebSocket {
             (None, Some(count)) => count.parse().ok().map(Begin::Last),
         };
         Self {
-            upstream: tail.upstream.clone(),
+            upstream: upstream.clone(),
             offer: Offer::default(),
             begin,
         }
@@ -236,37 +272,45 @@ impl WebSocket {
 
 impl Connections {
     fn new(tail: &Tail) -> Self {
-        let http = |accept| {
-            let mut client = Client::new(tail.upstream.clone().into(), accept);
-            // Other people's servers know the header only.
-            client.resume_after(tail.last_event_id.as_deref());
+        let http = |upstream: &Upstream, accept| {
+            let client = Client::new(upstream.clone().into(), accept);
             Way::Http(Box::new(client))
         };
+        let site = |upstream: &Upstream| Site {
+            upstream: upstream.clone(),
+            shown: upstream.to_string(),
+            first_url: tail.first_url(&upstream.url),
+            way: match tail.transport {
+                Transport::Websocket => Way::WebSocket(Box::new(WebSocket::new(tail, upstream))),
+                Transport::Sse => http(upstream, EVENT_STREAM),
+                Transport::Ndjson => http(upstream, NDJSON),
+            },
+        };
         Self {
-            upstream: tail.upstream.clone(),
-            shown: tail.upstream.to_string(),
-            first_url: tail.first_url(),
+            sites: tail.upstreams.iter().map(site).collect(),
+            current: 0,
             backoff: Backoff::new(),
             were_there: false,
             have: Vec::new(),
             last_event_id: tail.last_event_id.clone(),
-            way: match tail.transport {
-                Transport::Websocket => Way::WebSocket(Box::new(WebSocket::new(tail))),
-                Transport::Sse => http(EVENT_STREAM),
-                Transport::Ndjson => http(NDJSON),
-            },
         }
+    }
+
+    fn site(&self) -> &Site {
+        &self.sites[self.current]
     }
 
     /// Connects once; none if the server says that there is nothing more to come.
     async fn connect(&mut self, url: Url) -> Result<Option<Connection>> {
-        match &mut self.way {
+        match &mut self.sites[self.current].way {
             Way::WebSocket(websocket) => {
                 let connected = websocket.connect(url, &self.have).await?;
                 Ok(Some(Connection::WebSocket(Box::new(connected))))
             }
             Way::Http(client) => {
                 client.set_url(url);
+                // Other people's servers know the header only.
+                client.resume_after(self.last_event_id.as_deref());
                 Ok(match client.open().await? {
                     Answer::Stream(stream) => Some(Connection::Http(stream)),
                     Answer::NoContent => None,
@@ -280,19 +324,19 @@ impl Connections {
     async fn print_one(&mut self, output: &mut Output, told: &mut bool) -> Result<End> {
         let printed = output.printed();
         let url = match printed {
-            0 => self.first_url.clone(),
-            _ => self.upstream.url.clone(),
+            0 => self.site().first_url.clone(),
+            _ => self.site().upstream.url.clone(),
         };
         let connection = match self.connect(url).await {
             Ok(Some(connection)) => connection,
             Ok(None) => {
                 info!(
-                    url = self.shown,
+                    url = self.site().shown,
                     "the stream has ended: the server answered 204"
                 );
                 return Ok(End::Done);
             }
-            Err(error) => return Ok(End::Lost(error)),
+            Err(error) => return Ok(End::Unreached(error)),
         };
         if let Connection::WebSocket(connected) = &connection {
             // Over a raw WebSocket it is said nowhere else.
@@ -301,11 +345,13 @@ impl Connections {
             }
         }
         let mut since = None;
+        let is_one_of_several = self.sites.len() > 1;
+        let site = &self.sites[self.current];
         let mut tell = || {
-            if mem::take(told) {
+            if mem::take(told) || is_one_of_several {
                 match self.were_there {
-                    true => info!(url = self.shown, "connected again"),
-                    false => info!(url = self.shown, "connected"),
+                    true => info!(url = site.shown, "connected again"),
+                    false => info!(url = site.shown, "connected"),
                 }
             }
             self.were_there = true;
@@ -313,10 +359,10 @@ impl Connections {
         };
         let end = match connection {
             Connection::WebSocket(connected) => {
-                let (link, upstream) = (connected.link, &self.upstream);
+                let (link, upstream) = (connected.link, &site.upstream);
                 let messages = match connected.is_hop {
-                    true => Messages::of_hop(&mut self.have, &self.shown),
-                    false => Messages::of_others(&upstream.talk, &self.shown),
+                    true => Messages::of_hop(&mut self.have, &site.shown),
+                    false => Messages::of_others(&upstream.talk, &site.shown),
                 };
                 let interval = upstream.ping_interval;
                 output.print_all(link, interval, messages, tell).await
@@ -324,9 +370,10 @@ impl Connections {
             Connection::Http(mut stream) => {
                 tell();
                 let backoff = &mut self.backoff;
-                let end = output.print_stream(&mut stream, backoff, &self.shown).await;
-                if let Way::Http(client) = &mut self.way {
-                    client.resume_after(stream.last_event_id());
+                let end = output.print_stream(&mut stream, backoff, &site.shown).await;
+                // With none, it is unknown where the next one goes on; with an empty one, so it wants to be.
+                if let Some(id) = stream.last_event_id() {
+                    self.last_event_id = Some(id.to_owned());
                 }
                 end
             }
@@ -346,7 +393,7 @@ impl Connections {
                 next: None,
                 lost: None,
             };
-            warn_of(&gap, &self.shown);
+            warn_of(&gap, &self.site().shown);
         }
     }
 }

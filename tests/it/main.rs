@@ -32,6 +32,7 @@ mod retained;
 mod secrets;
 mod shutdown;
 mod slow;
+mod standby;
 mod subscribers;
 mod survival;
 mod tail;

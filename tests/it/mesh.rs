@@ -79,7 +79,7 @@ impl Mesh {
 }
 
 /// Publishes these, one after the other, by POST.
-async fn publish(hop: &Hop, payloads: &[String]) {
+pub async fn publish(hop: &Hop, payloads: &[String]) {
     publish_at(hop, "/events", payloads).await;
 }
 
@@ -92,14 +92,22 @@ async fn publish_at(hop: &Hop, path: &str, payloads: &[String]) {
     }
 }
 
+/// All that a hop has had and still holds, from when its peers have told it what was before.
+pub async fn past(hop: &Hop) -> Ndjson {
+    // A link waits for that; who merely reads history does not.
+    let mut down = Down::connect(hop.address, "!hello from=live").await;
+    assert!(down.line().await.starts_with("!welcome "));
+    Ndjson::at(hop, "/events?history=all").await
+}
+
 /// `count` payloads that say who has sent them, and in which order.
-fn from(name: &str, count: usize) -> Vec<String> {
+pub fn from(name: &str, count: usize) -> Vec<String> {
     (0..count).map(|at| format!("{name} {at}")).collect()
 }
 
 /// That these are all payloads of all senders, each once, and those of each in its order.
 #[track_caller]
-fn assert_all(got: impl IntoIterator<Item = String>, senders: &[(&str, usize)]) {
+pub fn assert_all(got: impl IntoIterator<Item = String>, senders: &[(&str, usize)]) {
     let mut next: HashMap<String, usize> = HashMap::new();
     for payload in got {
         let (name, at) = payload.rsplit_once(' ').expect("a name and a number");
@@ -119,7 +127,7 @@ fn texts(messages: Vec<Message>) -> Vec<String> {
     messages.into_iter().map(text).collect()
 }
 
-async fn objects(reader: &mut Ndjson, count: usize) -> Vec<String> {
+pub async fn objects(reader: &mut Ndjson, count: usize) -> Vec<String> {
     let mut got = vec![];
     while got.len() < count {
         let object = reader.next().await;
@@ -274,7 +282,7 @@ async fn who_comes_later_gets_what_the_others_hold() {
     }
     mesh.begin(2, &[]).await;
     mesh.hop(2).logged_times("peer connected", 2).await;
-    let mut reader = Ndjson::at(mesh.hop(2), "/events?history=all").await;
+    let mut reader = past(mesh.hop(2)).await;
     assert_all(objects(&mut reader, 20).await, &[("a", 10), ("b", 10)]);
     // It goes on, in all directions.
     for (number, name) in ["c", "d", "e"].into_iter().enumerate() {
@@ -312,7 +320,7 @@ async fn members_that_are_killed_under_load_miss_nothing_that_others_hold() {
     }
     let senders: Vec<_> = names.iter().map(|name| (&**name, EACH)).collect();
     let total = senders.len() * EACH;
-    readers.push(Ndjson::at(mesh.hop(2), "/events?history=all").await);
+    readers.push(past(mesh.hop(2)).await);
     for reader in &mut readers {
         assert_all(objects(reader, total).await, &senders);
     }

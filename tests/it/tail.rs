@@ -11,6 +11,7 @@ use crate::harness::http::{EVENT_STREAM, Request};
 use crate::harness::port::ReservedPort;
 use crate::harness::upstream::{Link, Upstream};
 use crate::harness::wsevent::{Hop, Tail, output};
+use crate::mesh::{from, publish};
 
 /// A tail that is connected to a foreign server.
 async fn tail(args: &[&str]) -> (Upstream, Link, Tail) {
@@ -434,4 +435,48 @@ async fn an_event_that_nobody_knows_is_told_over_all_transports() {
         while tail.line().await.as_deref() != Some(transport) {}
         assert_eq!(tail.process.count("events are missing"), 1, "{transport}");
     }
+}
+
+/// Where events begin, and two relays that have all of them.
+async fn siblings() -> (Hop, Hop, Hop) {
+    let origin = Hop::start(&["--accept-publish"]).await;
+    let first = Hop::consuming(&origin.url).await;
+    let second = Hop::consuming(&origin.url).await;
+    (origin, first, second)
+}
+
+#[tokio::test]
+async fn of_several_urls_the_next_goes_on_where_the_last_one_was() {
+    for scheme in ["ws", "http"] {
+        let (origin, mut first, second) = siblings().await;
+        let urls = [&first.url, &second.url].map(|url| url.replacen("ws", scheme, 1));
+        let args = [&*urls[1], "--history", "all"];
+        let mut tail = Tail::start(&urls[0], &args);
+        let read = tail.process.logged("connected").await;
+        assert_eq!(read.field("url"), urls[0]);
+        publish(&origin, &from("one", 20)).await;
+        for payload in from("one", 20) {
+            assert_eq!(tail.line().await, Some(payload));
+        }
+        first.signal(Signal::KILL);
+        first.exit().await;
+        publish(&origin, &from("two", 20)).await;
+        for payload in from("two", 20) {
+            assert_eq!(tail.line().await, Some(payload));
+        }
+        let read = tail.process.logged("connected again").await;
+        assert_eq!(read.field("url"), urls[1]);
+    }
+}
+
+#[tokio::test]
+async fn who_refuses_is_passed_by_and_if_all_do_it_ends() {
+    let (origin, first, _) = siblings().await;
+    let nowhere = format!("ws://{}/nowhere", first.address);
+    let mut tail = Tail::start(&nowhere, &[&first.url]);
+    tail.process.logged("connected").await;
+    publish(&origin, &from("one", 1)).await;
+    assert_eq!(tail.line().await.as_deref(), Some("one 0"));
+    let tail = Tail::start(&nowhere, &[&nowhere]);
+    tail.ends_with(1).await;
 }

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{assert_all, from, objects, publish};
+use super::{assert_all, from, objects, past, publish};
 use crate::harness::http::Ndjson;
 use crate::harness::port::ReservedPort;
 use crate::harness::wsevent::Hop;
@@ -139,7 +139,7 @@ async fn members_come_and_go_with_their_addresses() {
     .await;
     publish(&third, &from("third", 10)).await;
     assert_all(objects(&mut reader, 10).await, &[("third", 10)]);
-    let mut late = Ndjson::at(&third, "/events?history=all").await;
+    let mut late = past(&third).await;
     assert_all(
         objects(&mut late, 20).await,
         &[("second", 10), ("third", 10)],
