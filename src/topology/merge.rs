@@ -16,7 +16,7 @@ impl Topology {
         for node in std::mem::take(&mut other.nodes) {
             self.merge_node(node);
         }
-        let names = self.names();
+        let names = self.names(&other.links);
         rename(&mut self.links, &names);
         rename(&mut other.links, &names);
         self.nodes.retain(|node| !names.contains_key(&node.id));
@@ -52,8 +52,8 @@ impl Topology {
     }
 
     /// For ids that stand for a node whose own id was not known to all, that one: they are the origin of one of its streams, or
-    /// its address, as a proxy has it.
-    fn names(&self) -> HashMap<String, String> {
+    /// its address, as a proxy has it. `others` are links that are to come.
+    fn names(&self, others: &[Link]) -> HashMap<String, String> {
         let mut names = HashMap::new();
         for node in &self.nodes {
             for stream in &node.streams {
@@ -62,7 +62,8 @@ impl Topology {
                 }
             }
         }
-        let behind = self.links.iter().filter(|link| link.role == Role::Proxy);
+        let links = self.links.iter().chain(others);
+        let behind = links.filter(|link| link.role == Role::Proxy);
         let behind: HashSet<_> = behind.map(|link| &link.from).collect();
         let foreign = self.nodes.iter().filter(|node| node.kind == Kind::Foreign);
         for node in foreign.filter(|node| behind.contains(&node.id)) {

@@ -388,13 +388,20 @@ async fn what_a_producer_says_before_its_relay_finds_it_is_news() {
 }
 
 /// A server that has taken the offer to be a hop link.
-struct Up(WebSocketStream<TcpStream>);
+pub struct Up(WebSocketStream<TcpStream>);
 
 impl Up {
-    const ID: &str = "0H3B6Q2ZK7M9T";
+    pub const ID: &str = "0H3B6Q2ZK7M9T";
 
     /// Takes the next connection, and welcomes it with so many events to come; what it has said.
     async fn welcome(upstream: &Upstream, backlog: usize) -> (Self, String) {
+        let (mut up, hello) = Self::silent(upstream).await;
+        up.say(format!("!welcome backlog={backlog}")).await;
+        (up, hello)
+    }
+
+    /// Takes the next connection, and what it says, and welcomes nobody.
+    pub async fn silent(upstream: &Upstream) -> (Self, String) {
         let socket = upstream.accept_socket().await;
         // The signature is tungstenite's.
         #[expect(clippy::result_large_err)]
@@ -413,7 +420,6 @@ impl Up {
         let mut up = Self(socket.expect("a good handshake"));
         let hello = within_guard("a hello", up.0.next()).await;
         let hello = hello.expect("it lives").expect("a message");
-        up.say(format!("!welcome backlog={backlog}")).await;
         (up, hello.into_text().expect("text").to_string())
     }
 

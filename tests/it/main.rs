@@ -35,4 +35,6 @@ mod survival;
 mod tail;
 mod tls;
 mod tls_server;
+mod topology;
+mod trace;
 mod upstream;
