@@ -404,6 +404,8 @@ impl<'a> Comparison<'a> {
             return; // said already
         };
         let there: usize = node.streams.iter().map(|stream| stream.subscribers).sum();
+        // wsevent tail reads as hops do.
+        let there = there + self.topology.loose_ends(node);
         match there >= count {
             true => self.verdict.subscribers += count,
             false => {

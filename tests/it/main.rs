@@ -11,6 +11,7 @@ mod cli;
 mod compose;
 mod config;
 mod docs;
+mod figures;
 mod flags;
 mod frames;
 mod handshake;

@@ -132,6 +132,19 @@ fn each_difference_is_a_line() {
 }
 
 #[test]
+fn who_reads_as_hops_do_is_a_subscriber() {
+    let tail = |hops| {
+        changed(|topology| {
+            topology.nodes[0].streams[0].subscribers = 0;
+            topology.nodes[0].streams[0].hops = hops;
+            topology.nodes[1].streams[0].hops = 1;
+        })
+    };
+    assert_eq!(tail(1), [""; 0]);
+    assert_eq!(tail(0), ["hop1 has 1 subscriber in the figure, but 0 here"]);
+}
+
+#[test]
 fn what_is_beyond_the_figure_is_nobodys_business() {
     let beyond = changed(|topology| {
         topology.nodes.push(hop("C", "127.0.0.1:9", &["/x"]));
