@@ -41,7 +41,7 @@ fn differences(
     let without: Vec<_> = without.iter().map(|&alias| alias.to_owned()).collect();
     let verdict = Expected::new(&figure, &given, &without)
         .expect("it fits")
-        .compare(topology);
+        .compare(topology, &[]);
     let compared = verdict.to_string();
     (verdict.differences, compared)
 }
@@ -142,6 +142,17 @@ fn who_reads_as_hops_do_is_a_subscriber() {
     };
     assert_eq!(tail(1), [""; 0]);
     assert_eq!(tail(0), ["hop1 has 1 subscriber in the figure, but 0 here"]);
+}
+
+#[test]
+fn who_does_not_answer_is_not_there() {
+    let figure = Figure::parse(CHAIN).expect("a figure");
+    let given = PORTS.map(|given| given.parse().expect("ALIAS=URL"));
+    let expected = Expected::new(&figure, &given, &[]).expect("it fits");
+    let mut topology = chain();
+    topology.links[0].connected = false;
+    let verdict = expected.compare(&topology, &["http://127.0.0.1:1/".to_owned()]);
+    assert_eq!(verdict.differences, ["producer is not at localhost:1"]);
 }
 
 #[test]
