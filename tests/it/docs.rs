@@ -65,9 +65,11 @@ fn owner(heading: &str) -> &'static str {
         "`wsevent`, as a hop" => "hop",
         "`wsevent tail`" => "tail",
         "`wsevent publish`" => "publish",
+        "`wsevent trace`" => "trace",
+        "`wsevent topology`" => "topology",
         "`wsevent proxy`" => "proxy",
         "`wsevent forwarder`" => "forwarder",
-        "The hop and both clients" => "connections",
+        "The hop and the clients" => "connections",
         "The hop and the proxy" => "servers",
         "All" => "all",
         other => panic!("whose flags are below '{other}'?"),
@@ -119,6 +121,8 @@ async fn the_readme_names_exactly_the_flags_there_are() {
         ("hop", flags_of(&["--help"]).await),
         ("tail", flags_of(&["tail", "--help"]).await),
         ("publish", flags_of(&["publish", "--help"]).await),
+        ("trace", flags_of(&["trace", "--help"]).await),
+        ("topology", flags_of(&["topology", "--help"]).await),
         ("proxy", flags_of(&["proxy", "--help"]).await),
         ("forwarder", flags_of(&["forwarder", "--help"]).await),
     ];
@@ -131,7 +135,15 @@ async fn the_readme_names_exactly_the_flags_there_are() {
                 .filter(|(_, flags)| flags.get(name) == Some(flag));
             let same: Vec<_> = same.map(|(command, _)| *command).collect();
             let owner = match same[..] {
-                ["hop", "tail", "publish", "proxy", "forwarder"] => "all",
+                [
+                    "hop",
+                    "tail",
+                    "publish",
+                    "trace",
+                    "topology",
+                    "proxy",
+                    "forwarder",
+                ] => "all",
                 // Of messages and peers that are not events and upstreams.
                 _ if *command == "forwarder" => command,
                 ["hop", "tail", "publish", ..] => "connections",
@@ -166,6 +178,8 @@ async fn every_flag_has_a_variable_named_after_it() {
         &["--help"][..],
         &["tail", "--help"],
         &["publish", "--help"],
+        &["trace", "--help"],
+        &["topology", "--help"],
         &["proxy", "--help"],
         &["forwarder", "--help"],
     ] {
@@ -177,6 +191,7 @@ async fn every_flag_has_a_variable_named_after_it() {
             // A variable of that name means something else to another command.
             let name = match (args, &*name) {
                 (["tail", ..], "HISTORY") => "TAIL_HISTORY".to_owned(),
+                (["trace", ..], "HISTORY") => "TRACE_HISTORY".to_owned(),
                 (["publish", ..], "TRANSPORT") => "PUBLISH_TRANSPORT".to_owned(),
                 _ => name,
             };
