@@ -25,6 +25,16 @@ pub struct Topology {
     pub links: Vec<Link>,
 }
 
+impl Topology {
+    /// How many hop links lead from this node to none of the others: to `wsevent tail`, or to hops that nobody has asked.
+    pub fn loose_ends(&self, node: &Node) -> usize {
+        let hops: usize = node.streams.iter().map(|stream| stream.hops).sum();
+        let links = self.links.iter().filter(|link| link.from == node.id);
+        let known = links.filter(|link| link.connected && link.transport.as_deref() == Some("hop"));
+        hops.saturating_sub(known.count())
+    }
+}
+
 /// Something that events come from or go through.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {

@@ -54,10 +54,12 @@ impl Topology {
         let answers = join_all(self.upstreams.iter().map(ask)).await;
         let mut all = topology::Topology::default();
         let mut failed = 0;
+        let mut silent = Vec::new();
         for (at, (upstream, answer)) in self.upstreams.iter().zip(answers).enumerate() {
             match answer {
                 Ok(told) => all.merge(told),
                 Err(error) => {
+                    silent.push(upstream.url.to_string());
                     // What it means for a figure is among the differences.
                     failed += usize::from(at < self.asked);
                     let reason = upstream.reason(&error);
@@ -67,7 +69,7 @@ impl Topology {
             }
         }
         let (text, is_true) = match &self.figure {
-            Some(figure) => figure.held_against(&all),
+            Some(figure) => figure.held_against(&all, &silent),
             None if failed == self.upstreams.len() => (String::new(), true),
             None => (self.format.render(&all)?, true),
         };
@@ -93,8 +95,8 @@ impl Format {
 
 impl Figure {
     /// What there is to say, and whether the figure is true.
-    fn held_against(&self, topology: &topology::Topology) -> (String, bool) {
-        let verdict = self.expected.compare(topology);
+    fn held_against(&self, topology: &topology::Topology, silent: &[String]) -> (String, bool) {
+        let verdict = self.expected.compare(topology, silent);
         match verdict.differences.is_empty() {
             true => (format!("{} is what runs: {verdict}\n", self.name), true),
             false => (verdict.differences.join("\n") + "\n", false),

@@ -193,8 +193,13 @@ impl Expected {
         shapes.find(|shape| shape.alias == alias)
     }
 
-    /// Holds what runs against it.
-    pub fn compare(&self, topology: &Topology) -> Verdict {
+    /// Holds what runs against it; who has been asked at the URLs in `silent` has not answered, whatever others know of it.
+    pub fn compare(&self, topology: &Topology, silent: &[String]) -> Verdict {
+        let silent: Vec<_> = silent.iter().filter_map(|url| Place::of(url)).collect();
+        let is_silent = |place: &Place| silent.iter().any(|silent| place.is_at(silent));
+        let located = self.located.iter();
+        let silent = located.filter(|(_, places)| places.iter().any(is_silent));
+        let silent = silent.map(|(shape, _)| &*shape.alias).collect();
         let ids = self.located.iter().map(|(shape, places)| {
             let nodes = topology.nodes.iter().filter(|node| is(shape, places, node));
             (&*shape.alias, nodes.collect::<Vec<_>>())
@@ -203,6 +208,7 @@ impl Expected {
             expected: self,
             topology,
             nodes: ids.collect(),
+            silent,
             verdict: Verdict::default(),
         };
         comparison.instances();
@@ -273,6 +279,8 @@ struct Comparison<'a> {
     topology: &'a Topology,
     /// What each box that is somewhere stands for.
     nodes: HashMap<&'a str, Vec<&'a Node>>,
+    /// The boxes of those that have not answered.
+    silent: Vec<&'a str>,
     verdict: Verdict,
 }
 
@@ -287,9 +295,10 @@ impl<'a> Comparison<'a> {
         self.nodes.get(alias).map_or(&[], Vec::as_slice)
     }
 
-    /// The instance; none if there is nothing but an address.
+    /// The instance; none if there is nothing but an address, or no answer from there.
     fn node(&self, alias: &str) -> Option<&'a Node> {
-        let first = self.of(alias).first().copied();
+        let is_silent = self.silent.contains(&alias);
+        let first = self.of(alias).first().copied().filter(|_| !is_silent);
         first.filter(|node| matches!(node.kind, Kind::Hop | Kind::Proxy))
     }
 
@@ -404,6 +413,8 @@ impl<'a> Comparison<'a> {
             return; // said already
         };
         let there: usize = node.streams.iter().map(|stream| stream.subscribers).sum();
+        // wsevent tail reads as hops do.
+        let there = there + self.topology.loose_ends(node);
         match there >= count {
             true => self.verdict.subscribers += count,
             false => {

@@ -133,8 +133,16 @@ impl Picture {
             .collect();
         for (at, node) in nodes.iter().enumerate() {
             let count: usize = node.streams.iter().map(|stream| stream.subscribers).sum();
-            if count == 0 {
+            let links = topology.loose_ends(node);
+            if count + links == 0 {
                 continue;
+            }
+            let mut counts = Vec::new();
+            if count > 0 {
+                counts.push(counted(count, "subscriber"));
+            }
+            if links > 0 {
+                counts.push(counted(links, "hop link"));
             }
             let readers = format!("s{}", at + 1);
             arrows.push(Arrow {
@@ -143,15 +151,10 @@ impl Picture {
                 look: Look::Live,
                 lines: Vec::new(),
             });
-            let unit = if count == 1 {
-                "subscriber"
-            } else {
-                "subscribers"
-            };
             shapes.push(Shape {
                 alias: readers,
                 class: Class::Client,
-                title: format!("{count} {unit}"),
+                title: counts.join(", "),
                 lines: Vec::new(),
             });
         }
@@ -235,6 +238,10 @@ fn of_node(at: usize, node: &Node) -> Shape {
             .chain(more)
             .collect(),
     }
+}
+
+fn counted(count: usize, unit: &str) -> String {
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What is said of a link; which streams it is between, if the two have others.

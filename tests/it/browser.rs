@@ -3,6 +3,7 @@
 
 pub mod driver;
 mod foreign;
+mod picture;
 mod relay;
 mod tokens;
 

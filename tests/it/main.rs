@@ -12,6 +12,7 @@ mod compose;
 mod config;
 mod docs;
 mod drain;
+mod figures;
 mod flags;
 mod frames;
 mod handshake;

@@ -41,7 +41,7 @@ fn differences(
     let without: Vec<_> = without.iter().map(|&alias| alias.to_owned()).collect();
     let verdict = Expected::new(&figure, &given, &without)
         .expect("it fits")
-        .compare(topology);
+        .compare(topology, &[]);
     let compared = verdict.to_string();
     (verdict.differences, compared)
 }
@@ -129,6 +129,30 @@ fn each_difference_is_a_line() {
             "a link from A to hop1 that is not in the figure"
         ]
     );
+}
+
+#[test]
+fn who_reads_as_hops_do_is_a_subscriber() {
+    let tail = |hops| {
+        changed(|topology| {
+            topology.nodes[0].streams[0].subscribers = 0;
+            topology.nodes[0].streams[0].hops = hops;
+            topology.nodes[1].streams[0].hops = 1;
+        })
+    };
+    assert_eq!(tail(1), [""; 0]);
+    assert_eq!(tail(0), ["hop1 has 1 subscriber in the figure, but 0 here"]);
+}
+
+#[test]
+fn who_does_not_answer_is_not_there() {
+    let figure = Figure::parse(CHAIN).expect("a figure");
+    let given = PORTS.map(|given| given.parse().expect("ALIAS=URL"));
+    let expected = Expected::new(&figure, &given, &[]).expect("it fits");
+    let mut topology = chain();
+    topology.links[0].connected = false;
+    let verdict = expected.compare(&topology, &["http://127.0.0.1:1/".to_owned()]);
+    assert_eq!(verdict.differences, ["producer is not at localhost:1"]);
 }
 
 #[test]

@@ -178,6 +178,24 @@ fn a_link_from_nowhere_has_an_end_of_its_own() {
 }
 
 #[test]
+fn a_link_to_nobody_known_is_counted() {
+    let mut topology = all();
+    let counts = |topology: &Topology| {
+        let shapes = Picture::of(topology).shapes.into_iter();
+        let clients = shapes.filter(|shape| shape.class == Class::Client);
+        clients.map(|shape| shape.title).collect::<Vec<_>>()
+    };
+    topology.nodes[3].streams[0].hops = 1;
+    assert_eq!(counts(&topology), ["1 subscriber"]);
+    topology.nodes[3].streams[0].hops = 3;
+    topology.nodes[1].streams[0].hops = 1;
+    assert_eq!(
+        counts(&topology),
+        ["1 subscriber, 2 hop links", "1 hop link"]
+    );
+}
+
+#[test]
 fn many_streams_are_counted() {
     let paths: Vec<_> = (0..30).map(|number| format!("/{number:02}")).collect();
     let paths: Vec<_> = paths.iter().map(String::as_str).collect();
