@@ -1,11 +1,12 @@
 //! The hops that a stream comes through.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use super::merge::figures::{Counts, Figures};
 use crate::wire::hop::Instance;
 
 /// What this instance knows of the way to where events come from: itself, and what its upstreams say of theirs.
@@ -19,7 +20,7 @@ pub struct Via {
 }
 
 /// What is known of one upstream.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Upstream {
     /// As it may be shown to anyone.
     pub url: Box<str>,
@@ -33,9 +34,16 @@ pub struct Upstream {
     refusal: Option<Refusal>,
     /// The hops that it leads through, the nearest first, as it told when it was last there.
     path: Vec<Instance>,
+    /// What is counted of it, if it is one of several.
+    figures: Option<Arc<Figures>>,
 }
 
 impl Upstream {
+    /// What it has brought, beside what others have; none if there are no others.
+    pub fn counts(&self) -> Option<Counts> {
+        self.figures.as_ref().map(|figures| figures.counts())
+    }
+
     /// Why it refuses, in one line, if it does.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_ref().map(|refusal| &*refusal.reason)
@@ -83,6 +91,11 @@ impl Via {
     /// There is an upstream for the source with this number, as it may be shown to anyone.
     pub fn expect(&self, source: usize, url: &str) {
         of(&mut self.lock(), source).url = url.into();
+    }
+
+    /// This is what is counted of the upstream of the source with this number.
+    pub fn counts(&self, source: usize, figures: Arc<Figures>) {
+        of(&mut self.lock(), source).figures = Some(figures);
     }
 
     /// The upstream of the source with this number is there.
