@@ -40,6 +40,7 @@ use crate::source::publish::Names;
 use crate::source::upstream::Upstream;
 use crate::stream::EventLog;
 use crate::stream::history::Limits;
+use crate::stream::merge::Terms;
 use crate::stream::retained::Retain;
 use crate::stream::via::{Met, Refusal};
 use crate::topology::known::Known;
@@ -71,6 +72,8 @@ pub struct Policy {
     pub peers: Peers,
     /// What is consumed while nothing else can be, the first first; templates, too.
     pub standbys: Vec<Upstream>,
+    /// How what several links bring is merged.
+    pub merging: Terms,
     /// The buses.
     pub buses: Buses,
     /// Random events, if wanted.
@@ -588,7 +591,7 @@ impl Route {
             (&self.own.tasks, self.publish_rate.as_ref()),
             names,
         ));
-        let mut links = Links::new(&stream, &self.own.pause);
+        let mut links = Links::new(&stream, &self.own.pause, &sources);
         // What stands by for others brings events to where they do.
         let first = sources.first().map(|(_, log)| log.clone());
         for (source, log) in sources {

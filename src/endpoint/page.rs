@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::bus::figures::Figures;
 use crate::stream::EventLog;
+use crate::stream::merge::figures::Counts;
 use crate::stream::via::{self, Via};
 use crate::wire::hop::Instance;
 
@@ -114,11 +115,40 @@ struct Upstream {
     /// It is used only while the others are away.
     #[serde(skip_serializing_if = "is_false")]
     standby: bool,
+    #[serde(flatten)]
+    beside_others: Option<BesideOthers>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "that is how serde asks")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+/// What an upstream has brought, where there are several.
+#[derive(Debug, Serialize)]
+struct BesideOthers {
+    /// Events that it has brought first.
+    wins: u64,
+    /// Events that were here already.
+    repeated: u64,
+    /// How often it has skipped something.
+    holes: u64,
+    /// How often others have brought that before it was called a gap.
+    filled: u64,
+    /// How much later it brings what is here already, in microseconds.
+    lag: Option<u64>,
+}
+
+impl From<Counts> for BesideOthers {
+    fn from(counts: Counts) -> Self {
+        Self {
+            wins: counts.wins,
+            repeated: counts.repeated,
+            holes: counts.holes,
+            filled: counts.filled,
+            lag: counts.lag,
+        }
+    }
 }
 
 /// A connection to a bus.
@@ -154,6 +184,7 @@ impl From<Instance> for Hop {
 impl From<via::Upstream> for Upstream {
     fn from(upstream: via::Upstream) -> Self {
         Self {
+            beside_others: upstream.counts().map(BesideOthers::from),
             url: upstream.url,
             connected: upstream.connected,
             peer: upstream.role.is_peer(),

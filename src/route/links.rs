@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Policy;
 use super::served::Served;
 use crate::pause::Pause;
 use crate::source::peers::{self, Entry};
@@ -47,6 +48,8 @@ impl Peers {
 /// The links into a stream, as they are made.
 pub(super) struct Links<'a> {
     stream: &'a Arc<Served>,
+    /// Where each of those leads that there are going to be. Where several do, what they bring is held against each other.
+    into: Vec<Arc<EventLog>>,
     pause: &'a Arc<Pause>,
     merges: Vec<Arc<Merge>>,
     /// The number of the next one.
@@ -54,9 +57,26 @@ pub(super) struct Links<'a> {
 }
 
 impl<'a> Links<'a> {
-    pub(super) fn new(stream: &'a Arc<Served>, pause: &'a Arc<Pause>) -> Self {
+    /// `sources` are those of the stream, and where they lead.
+    pub(super) fn new(
+        stream: &'a Arc<Served>,
+        pause: &'a Arc<Pause>,
+        sources: &[(Source, Arc<EventLog>)],
+    ) -> Self {
+        let links = sources.iter().filter(|(source, _)| source.is_link());
+        let mut into: Vec<_> = links.map(|(_, log)| log.clone()).collect();
+        let Policy {
+            standbys, peers, ..
+        } = &*stream.policy;
+        // What stands by for others brings events to where they do.
+        let first = sources.first().map_or(&stream.log, |(_, log)| log);
+        into.extend(standbys.iter().map(|_| first.clone()));
+        // A name may stand for any number of them.
+        let most = peers.listed.len() + 2 * peers.named.len();
+        into.extend((0..most).map(|_| stream.log.clone()));
         Self {
             stream,
+            into,
             pause,
             merges: Vec::new(),
             number: 0,
@@ -66,7 +86,12 @@ impl<'a> Links<'a> {
     fn merge(&mut self, log: Arc<EventLog>) -> Arc<Merge> {
         let known = self.merges.iter().find(|merge| merge.leads_to(&log));
         known.cloned().unwrap_or_else(|| {
-            let merge = Merge::new(log);
+            let links = self.into.iter().filter(|into| Arc::ptr_eq(into, &log));
+            let merge = match links.count() {
+                0 | 1 => Merge::new(log),
+                _ => Merge::of_several(log, &self.stream.policy.merging),
+            };
+            merge.tend(self.stream.ender.token().clone(), &self.stream.tasks);
             self.merges.push(merge.clone());
             merge
         })
@@ -86,8 +111,12 @@ impl<'a> Links<'a> {
     fn destination(&mut self, log: Arc<EventLog>) -> Destination {
         let number = self.number;
         self.number += 1;
+        let inflow = self.merge(log.clone()).inflow(number, false);
+        if let Some(figures) = inflow.figures() {
+            self.stream.via.counts(number, figures.clone());
+        }
         Destination {
-            inflow: self.merge(log.clone()).inflow(number, false),
+            inflow,
             log,
             via: self.stream.via.clone(),
             number,

@@ -9,6 +9,7 @@ fn policy(path: &str) -> Policy {
         upstreams: vec![],
         peers: Peers::default(),
         standbys: vec![],
+        merging: Terms::default(),
         buses: Buses::default(),
         produce: None,
         history: Limits::from(1 << 20),

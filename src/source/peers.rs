@@ -55,6 +55,9 @@ impl Entry {
             .expect_another(role, self.first, &upstream.to_string());
         let inflow = self.merge.inflow(number, true);
         inflow.expect_past();
+        if let Some(figures) = inflow.figures() {
+            self.via.counts(number, figures.clone());
+        }
         let to = Destination {
             log: self.log.clone(),
             inflow,

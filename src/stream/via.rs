@@ -1,12 +1,13 @@
 //! The hops that a stream comes through.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use super::merge::figures::{Counts, Figures};
 use crate::event::Origin;
 use crate::wire::hop::Instance;
 
@@ -42,7 +43,7 @@ impl Role {
 }
 
 /// What is known of one upstream.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Upstream {
     /// As it may be shown to anyone.
     pub url: Box<str>,
@@ -72,6 +73,8 @@ pub struct Upstream {
     path: Vec<Instance>,
     /// What a source has to know when it goes on.
     met: Met,
+    /// What is counted of it, if it is one of several.
+    figures: Option<Arc<Figures>>,
 }
 
 /// What a source has to know of its upstream when it goes on, in this process or in another.
@@ -109,6 +112,11 @@ impl Upstream {
     /// What its source has to know when it goes on.
     pub fn met(&self) -> &Met {
         &self.met
+    }
+
+    /// What it has brought, beside what others have; none if there are no others.
+    pub fn counts(&self) -> Option<Counts> {
+        self.figures.as_ref().map(|figures| figures.counts())
     }
 
     /// Why it refuses, in one line, if it does.
@@ -288,6 +296,11 @@ impl Via {
     /// Changes that.
     pub fn note_met(&self, source: usize, change: impl FnOnce(&mut Met)) {
         change(&mut of(&mut self.lock(), source).met);
+    }
+
+    /// This is what is counted of the upstream of the source with this number.
+    pub fn counts(&self, source: usize, figures: Arc<Figures>) {
+        of(&mut self.lock(), source).figures = Some(figures);
     }
 
     /// The upstream of the source with this number is there.

@@ -17,6 +17,7 @@ mod flags;
 mod frames;
 mod handshake;
 mod harness;
+mod hothot;
 mod http_source;
 mod limits;
 mod links;
