@@ -18,6 +18,8 @@
 mod connection;
 mod driver;
 mod publishing;
+#[cfg(test)]
+pub mod simulated;
 mod solo;
 mod subscriber;
 

@@ -195,6 +195,14 @@ impl Tape {
         self.second = row.get(1).map(|chunk| chunk.start.index);
     }
 
+    /// Whether there are chunks of which history holds nothing, though that begins with the event numbered `oldest`.
+    #[cfg(test)]
+    pub fn holds_more_than(&self, oldest: u64) -> bool {
+        let row = self.chunks.lock();
+        row.get(1)
+            .is_some_and(|second| second.start.index <= oldest)
+    }
+
     /// Lets go of everything: whoever reads here finds out as if history had passed.
     pub fn cut_off(&mut self) {
         let end = self.end();
