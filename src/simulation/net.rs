@@ -100,7 +100,11 @@ impl Link {
 
     /// Says something to the server, as a whole.
     pub fn say(&self, world: &World, text: &str) {
-        self.up.push(world, text.as_bytes());
+        let mut rest = text.as_bytes();
+        while !rest.is_empty() {
+            // There is room for all that a client says.
+            rest = &rest[self.up.push(world, rest)..];
+        }
         self.up.finish();
     }
 
