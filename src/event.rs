@@ -74,6 +74,38 @@ pub struct Gap {
     pub lost: Option<u64>,
 }
 
+impl Gap {
+    /// The number behind which all is missing up to `next`, which is the event behind this gap, if that is what it says: then `next`'s
+    /// own number says it as well. What has no number, as it was lost before the origin could give it one, is missing between
+    /// neighbours.
+    pub fn by_number(&self, next: EventId) -> Option<u64> {
+        if !next.origin.counts() {
+            return None;
+        }
+        match &self.after {
+            Some(after) => {
+                let after: EventId = after.parse().ok()?;
+                let is_before = after.origin == next.origin && after.seq.checked_add(1)? < next.seq;
+                is_before.then_some(after.seq)
+            }
+            None => {
+                let lost = self.lost.filter(|&lost| lost > 0)?;
+                next.seq.checked_sub(lost)?.checked_sub(1)
+            }
+        }
+    }
+
+    /// Whether it is between two events that follow each other by their numbers: the origin itself has missed something there.
+    pub fn is_between_neighbours(&self) -> bool {
+        let after = self.after.as_ref().and_then(|after| after.parse().ok());
+        after
+            .zip(self.next)
+            .is_some_and(|(after, next): (EventId, _)| {
+                after.origin == next.origin && after.seq.checked_add(1) == Some(next.seq)
+            })
+    }
+}
+
 /// A boundary of a snapshot: what is kept of a stream's state, as a subscriber gets it before the events behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Snapshot {

@@ -89,6 +89,7 @@ impl Collector for Hop {
         let snapshot = Snapshot::of(&self.routes);
         encode_build(&mut encoder)?;
         encode_streams(&snapshot, &mut encoder)?;
+        encode_links(&snapshot, &mut encoder)?;
         encode_buses(&snapshot, &mut encoder)?;
         encode_process(&self.process, &mut encoder)
     }
@@ -174,6 +175,56 @@ fn encode_streams(snapshot: &Snapshot, encoder: &mut DescriptorEncoder) -> fmt::
             let labels = [("stream", &**stream), ("url", &**url)];
             (labels, u32::from(*connected))
         }),
+    )
+}
+
+fn encode_links(snapshot: &Snapshot, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let links = || {
+        let links = snapshot.links.iter();
+        links.map(|((stream, url), link)| {
+            let labels = [("stream", &**stream), ("url", &**url)];
+            (labels, link)
+        })
+    };
+    counters(
+        encoder,
+        (
+            "wsevent_upstream_wins",
+            "Events that the upstream has brought before others of the stream",
+        ),
+        links().map(|(labels, link)| (labels, link.wins)),
+    )?;
+    counters(
+        encoder,
+        (
+            "wsevent_upstream_repeated",
+            "Events that others had brought before",
+        ),
+        links().map(|(labels, link)| (labels, link.repeated)),
+    )?;
+    counters(
+        encoder,
+        (
+            "wsevent_upstream_holes",
+            "How often the upstream has skipped events",
+        ),
+        links().map(|(labels, link)| (labels, link.holes)),
+    )?;
+    counters(
+        encoder,
+        (
+            "wsevent_upstream_holes_filled",
+            "How often others have brought all of these in time",
+        ),
+        links().map(|(labels, link)| (labels, link.filled)),
+    )?;
+    gauges(
+        encoder,
+        (
+            "wsevent_upstream_lag_seconds",
+            "How much later than others the upstream brings events",
+        ),
+        links().filter_map(|(labels, link)| Some((labels, link.lag? as f64 / 1e6))),
     )
 }
 

@@ -36,7 +36,7 @@ use crate::source::upstream::Upstream;
 use crate::source::{Destination, Source};
 use crate::stream::EventLog;
 use crate::stream::history::Limits;
-use crate::stream::merge::Merge;
+use crate::stream::merge::{Merge, Terms};
 use crate::stream::retained::Retain;
 use crate::stream::via::Refusal;
 use buses::Buses;
@@ -62,6 +62,8 @@ pub struct Policy {
     pub pattern: Pattern,
     /// What is consumed; of a pattern with a star, templates.
     pub upstreams: Vec<Upstream>,
+    /// How what several links bring is merged.
+    pub merging: Terms,
     /// The buses.
     pub buses: Buses,
     /// Random events, if wanted.
@@ -457,16 +459,30 @@ impl Route {
             ender,
             (&self.own.tasks, self.publish_rate.as_ref()),
         ));
+        let links = sources.iter().filter(|(source, _)| source.is_link());
+        let links: Vec<_> = links.map(|(_, log)| log.clone()).collect();
+        let new_merge = |log: &Arc<EventLog>| {
+            let links = links.iter().filter(|into| Arc::ptr_eq(into, log));
+            match links.count() {
+                0 | 1 => Merge::new(log.clone()),
+                _ => Merge::of_several(log.clone(), &policy.merging),
+            }
+        };
         let mut merges: Vec<Arc<Merge>> = Vec::new();
         for (number, (source, log)) in sources.into_iter().enumerate() {
             source.announce(&log, &stream.via, number);
             let merge = merges.iter().find(|merge| merge.leads_to(&log)).cloned();
             let merge = merge.unwrap_or_else(|| {
-                merges.push(Merge::new(log.clone()));
+                merges.push(new_merge(&log));
                 merges[merges.len() - 1].clone()
             });
+            merge.tend(stream.ender.token().clone(), &self.own.tasks);
+            let inflow = merge.inflow(number, false);
+            if let Some(figures) = inflow.figures() {
+                stream.via.counts(number, figures.clone());
+            }
             let to = Destination {
-                inflow: merge.inflow(number, false),
+                inflow,
                 log,
                 via: stream.via.clone(),
                 number,

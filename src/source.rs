@@ -83,6 +83,11 @@ impl Source {
         }
     }
 
+    /// Whether others may bring the same events: what is made here is nowhere else, and a bus has its own order.
+    pub fn is_link(&self) -> bool {
+        matches!(self, Self::WebSocket(_) | Self::Http(_))
+    }
+
     /// Brings events to where they belong until `stop` is cancelled, as one of `tasks`.
     ///
     /// A task is as large as the largest that it may be, and of these there may be as many as streams: so each kind is one.

@@ -323,7 +323,13 @@ impl EventLog {
                     ..Entry::from(event)
                 })
             });
-        let entries: Vec<_> = entries.collect();
+        let mut entries: Vec<_> = entries.collect();
+        // Where an origin has events here, what goes before them has to lead up to them: nobody would be told of a hole.
+        last.retain(|origin, last| {
+            let runs = state.history.places().of(*origin);
+            runs.is_some_and(|runs| origin.counts() && last.checked_add(1) != Some(runs.since))
+        });
+        entries.retain(|entry| !last.contains_key(&entry.event.id.origin));
         let events = state.kept.is_some().then(|| {
             let events = entries.iter().map(|entry| entry.event.clone());
             events.collect::<Vec<_>>()
@@ -399,6 +405,22 @@ impl EventLog {
     /// Whether there has been an event of this origin, as far as that is remembered.
     pub fn knows(&self, origin: Origin) -> bool {
         self.lock().history.places().of(origin).is_some()
+    }
+
+    /// The number of the last event of this origin, which is another one, if that is remembered.
+    pub fn last_of(&self, origin: Origin) -> Option<u64> {
+        let state = self.lock();
+        state.history.places().of(origin).map(|runs| runs.last)
+    }
+
+    /// When this event came, in microseconds since the Unix epoch, if it is held.
+    pub fn since_of(&self, id: EventId) -> Option<u64> {
+        let state = self.lock();
+        let index = state.history.places().of(id.origin)?.index_of(id.seq)?;
+        let entry = state.history.get(index);
+        entry
+            .filter(|entry| entry.event.id == id)
+            .map(|entry| entry.since)
     }
 
     /// The bounds of its history.
@@ -485,12 +507,20 @@ impl State {
             Some(last) => hole(last, id),
             None => None,
         };
-        let hole = hole.or_else(|| {
-            gap.map(|gap| Gap {
-                next: Some(id),
-                ..gap
-            })
+        let gap = gap.map(|gap| Gap {
+            next: Some(id),
+            ..gap
         });
+        let hole = match (hole, gap) {
+            // What is missing by the numbers is here, or it is the hole.
+            (hole, Some(gap)) if last.is_some() && gap.by_number(id).is_some() => hole,
+            // Both have something missing right before this event.
+            (Some(hole), Some(gap)) if gap.is_between_neighbours() => Some(Gap {
+                lost: hole.lost.zip(gap.lost).map(|(a, b)| a.saturating_add(b)),
+                ..hole
+            }),
+            (hole, gap) => hole.or(gap),
+        };
         Some(Entry::new(event, hole, event::now()))
     }
 

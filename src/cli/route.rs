@@ -15,6 +15,7 @@ use crate::route::pattern::Pattern;
 use crate::route::{Origins, Policy};
 use crate::source::produce::{Produce, Rate};
 use crate::stream::history::Limits;
+use crate::stream::merge::Terms;
 
 /// The flags of a route.
 #[derive(Debug, clap::Args)]
@@ -122,6 +123,10 @@ pub struct RouteArgs {
     )]
     pub consume_path: String,
 
+    /// Where several links bring the same events, leave a hole that one of them has open for so long, for another to fill it, before it is called a gap; 0 for not at all
+    #[arg(long, env = "WSEVENT_GAP_WAIT", value_name = "DURATION", default_value = "250ms", value_parser = values::duration, help_heading = "Sources")]
+    pub gap_wait: Duration,
+
     /// Produce random events beside the other sources
     #[arg(long, env = "WSEVENT_PRODUCE", value_parser = BoolishValueParser::new(), help_heading = "Sources")]
     pub produce: bool,
@@ -195,6 +200,9 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
     let retain = args.retain.checked(args.overload, is_max_given)?;
     Ok(Policy {
         pattern,
+        merging: Terms {
+            gap_wait: args.gap_wait,
+        },
         upstreams,
         buses: buses.buses(&connect),
         produce,

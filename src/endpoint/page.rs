@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::bus::figures::Figures;
 use crate::stream::EventLog;
+use crate::stream::merge::figures::Counts;
 use crate::stream::via::{self, Via};
 use crate::wire::hop::Instance;
 
@@ -108,6 +109,35 @@ pub struct Stream {
 struct Upstream {
     url: Box<str>,
     connected: bool,
+    #[serde(flatten)]
+    beside_others: Option<BesideOthers>,
+}
+
+/// What an upstream has brought, where there are several.
+#[derive(Debug, Serialize)]
+struct BesideOthers {
+    /// Events that it has brought first.
+    wins: u64,
+    /// Events that were here already.
+    repeated: u64,
+    /// How often it has skipped something.
+    holes: u64,
+    /// How often others have brought that before it was called a gap.
+    filled: u64,
+    /// How much later it brings what is here already, in microseconds.
+    lag: Option<u64>,
+}
+
+impl From<Counts> for BesideOthers {
+    fn from(counts: Counts) -> Self {
+        Self {
+            wins: counts.wins,
+            repeated: counts.repeated,
+            holes: counts.holes,
+            filled: counts.filled,
+            lag: counts.lag,
+        }
+    }
 }
 
 /// A connection to a bus.
@@ -143,6 +173,7 @@ impl From<Instance> for Hop {
 impl From<via::Upstream> for Upstream {
     fn from(upstream: via::Upstream) -> Self {
         Self {
+            beside_others: upstream.counts().map(BesideOthers::from),
             url: upstream.url,
             connected: upstream.connected,
         }

@@ -23,8 +23,25 @@ pub struct Snapshot {
     pub streams: BTreeMap<Arc<str>, Stream>,
     /// Whether they are there: by stream, and as they may be shown to anyone.
     pub upstreams: BTreeMap<(Arc<str>, Box<str>), bool>,
+    /// What those bring of which a stream has several.
+    pub links: BTreeMap<(Arc<str>, Box<str>), Link>,
     /// By stream, bus and way.
     pub buses: BTreeMap<(Arc<str>, Box<str>, &'static str), Counts>,
+}
+
+/// Figures of an upstream beside others.
+#[derive(Default)]
+pub struct Link {
+    /// Events that it has brought first.
+    pub wins: u64,
+    /// Events that were here already.
+    pub repeated: u64,
+    /// How often it has skipped something.
+    pub holes: u64,
+    /// How often others have filled that.
+    pub filled: u64,
+    /// How much later than others it is, in microseconds, if it has ever been; of several the largest.
+    pub lag: Option<u64>,
 }
 
 /// Figures of a stream.
@@ -78,6 +95,14 @@ impl Snapshot {
         }
         for upstream in stream.via.upstreams() {
             let key = (name.clone(), shown(&upstream.url));
+            if let Some(counts) = upstream.counts() {
+                let sum = self.links.entry(key.clone()).or_default();
+                sum.wins += counts.wins;
+                sum.repeated += counts.repeated;
+                sum.holes += counts.holes;
+                sum.filled += counts.filled;
+                sum.lag = sum.lag.max(counts.lag);
+            }
             let all = self.upstreams.entry(key).or_insert(true);
             *all &= upstream.connected;
         }

@@ -5,6 +5,7 @@ fn policy(path: &str) -> Policy {
     Policy {
         pattern: Pattern::new(path, vec![]).expect("a pattern"),
         upstreams: vec![],
+        merging: Terms::default(),
         buses: Buses::default(),
         produce: None,
         history: Limits::from(1 << 20),

@@ -11,6 +11,8 @@ use anyhow::{Result, bail};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocket};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::World;
 use super::net::{Arrived, End, Link, Node};
@@ -25,7 +27,7 @@ use crate::source::websocket::payload;
 use crate::stream::EventLog;
 use crate::stream::history::Limits;
 use crate::stream::join::{Resumed, StateWish, Wish};
-use crate::stream::merge::Merge;
+use crate::stream::merge::{Merge, Terms};
 use crate::stream::tape::Changes;
 use crate::stream::via::Via;
 use crate::wire::Format;
@@ -75,6 +77,7 @@ pub struct Running {
     pub log: Arc<EventLog>,
     merge: Arc<Merge>,
     via: Arc<Via>,
+    stop: CancellationToken,
     /// Which one it is of those that have run here.
     pub generation: u64,
     tasks: RefCell<Vec<JoinHandle<()>>>,
@@ -166,8 +169,13 @@ impl Hop {
             log = log.with_peers();
         }
         let log = Arc::new(log);
+        let links = self.plan.upstreams.len() + self.plan.peers.len();
         let running = Rc::new(Running {
-            merge: Merge::new(log.clone()),
+            merge: match links {
+                0 | 1 => Merge::new(log.clone()),
+                _ => Merge::of_several(log.clone(), &Terms::default()),
+            },
+            stop: CancellationToken::new(),
             via: Arc::new(Via::new(Named {
                 id: name,
                 address: format!("hop{}", self.node).into(),
@@ -177,6 +185,9 @@ impl Hop {
             tasks: RefCell::default(),
             order: Cell::new(None),
         });
+        running
+            .merge
+            .tend(running.stop.clone(), &TaskTracker::new());
         let sources = self.plan.upstreams.iter().map(|node| (*node, false));
         let sources = sources.chain(self.plan.peers.iter().map(|node| (*node, true)));
         let sources: Vec<_> = sources.collect();
@@ -210,6 +221,7 @@ impl Hop {
             return;
         };
         self.freezer.set(false);
+        running.stop.cancel();
         running.tasks.take().iter().for_each(JoinHandle::abort);
         world.note((2, self.node as u64, 0), || {
             format!("hop{} is killed", self.node)

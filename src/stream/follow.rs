@@ -94,11 +94,11 @@ impl EventLog {
         if events > 1 && held > bytes || count.is_some_and(|count| events > count) {
             return Some(format!("{events} events of {held} bytes are held"));
         }
-        let mut tapes = state.tapes.iter_mut();
-        let (format, _) = tapes.find(|(_, tape)| tape.holds_more_than(first))?;
-        Some(format!(
-            "the tape of {format:?} holds what history does not"
-        ))
+        state.tapes.iter_mut().find_map(|(format, tape)| {
+            let chunks = tape.firsts();
+            let is_gone = chunks.get(1).is_some_and(|second| *second <= first);
+            is_gone.then(|| format!("the tape of {format:?} has chunks that begin with {chunks:?}, and history with {first}"))
+        })
     }
 
     /// Of each origin the newest event that is held.

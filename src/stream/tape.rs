@@ -195,12 +195,13 @@ impl Tape {
         self.second = row.get(1).map(|chunk| chunk.start.index);
     }
 
-    /// Whether there are chunks of which history holds nothing, though that begins with the event numbered `oldest`.
+    /// With which events those chunks begin that hold events, and the last one.
     #[cfg(test)]
-    pub fn holds_more_than(&self, oldest: u64) -> bool {
+    pub fn firsts(&self) -> Vec<u64> {
         let row = self.chunks.lock();
-        row.get(1)
-            .is_some_and(|second| second.start.index <= oldest)
+        let mut firsts: Vec<_> = row.iter().map(|chunk| chunk.start.index).collect();
+        firsts.dedup();
+        firsts
     }
 
     /// Lets go of everything: whoever reads here finds out as if history had passed.

@@ -1,11 +1,12 @@
 //! The hops that a stream comes through.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use super::merge::figures::{Counts, Figures};
 use crate::wire::hop::Instance;
 
 /// What this instance knows of the way to where events come from: itself, and what its upstreams say of theirs.
@@ -19,7 +20,7 @@ pub struct Via {
 }
 
 /// What is known of one upstream.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Upstream {
     /// As it may be shown to anyone.
     pub url: Box<str>,
@@ -33,9 +34,16 @@ pub struct Upstream {
     refusal: Option<Refusal>,
     /// The hops that it leads through, the nearest first, as it told when it was last there.
     path: Vec<Instance>,
+    /// What is counted of it, if it is one of several.
+    figures: Option<Arc<Figures>>,
 }
 
 impl Upstream {
+    /// What it has brought, beside what others have; none if there are no others.
+    pub fn counts(&self) -> Option<Counts> {
+        self.figures.as_ref().map(|figures| figures.counts())
+    }
+
     /// Why it refuses, in one line, if it does.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_ref().map(|refusal| &*refusal.reason)
@@ -73,6 +81,10 @@ impl Via {
 
     /// The source with this number leads through `path`, the nearest first. Whether that is new.
     pub fn set(&self, source: usize, path: Vec<Instance>) -> bool {
+        // What stands behind this instance has been told from here. In a circle it would go round for ever, and with it whoever is
+        // long gone.
+        let own = |hop: &Instance| hop.id == self.own.id;
+        let path: Vec<_> = path.into_iter().take_while(|hop| !own(hop)).collect();
         let mut upstreams = self.lock();
         let known = &mut of(&mut upstreams, source).path;
         let is_new = *known != path;
@@ -83,6 +95,11 @@ impl Via {
     /// There is an upstream for the source with this number, as it may be shown to anyone.
     pub fn expect(&self, source: usize, url: &str) {
         of(&mut self.lock(), source).url = url.into();
+    }
+
+    /// This is what is counted of the upstream of the source with this number.
+    pub fn counts(&self, source: usize, figures: Arc<Figures>) {
+        of(&mut self.lock(), source).figures = Some(figures);
     }
 
     /// The upstream of the source with this number is there.
@@ -250,6 +267,28 @@ mod tests {
         assert!(via.set(0, vec![hop(5)]));
         assert!(!via.set(0, vec![hop(5)]));
         assert_eq!(via.path(), [1, 5, 4, 3].map(hop));
+    }
+
+    /// Each tells the next what it knows, until nobody learns anything.
+    #[test]
+    fn who_has_gone_from_a_ring_is_forgotten() {
+        let vias: Vec<_> = (0..4).map(|id| Via::new(hop(id))).collect();
+        vias[0].set(0, vec![hop(3), hop(2), hop(9)]);
+        let mut told = 0;
+        let mut quiet = 0;
+        for at in (0..4).cycle() {
+            let path = vias[at].path();
+            quiet = match vias[(at + 1) % 4].set(0, path) {
+                true => 0,
+                false => quiet + 1,
+            };
+            told += 1;
+            assert!(told < 40, "it goes round for ever");
+            if quiet == 4 {
+                break;
+            }
+        }
+        assert_eq!(vias[0].path(), [0, 3, 2, 1].map(hop));
     }
 
     #[test]

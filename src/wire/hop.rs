@@ -291,6 +291,15 @@ pub fn decode(message: Payload) -> Result<Message, Wrong> {
     decode_header(line, payload).map(Message::Event)
 }
 
+/// The id of the event that a message is, if it is one: all that there is to read of a copy.
+pub fn id_of(message: &Payload) -> Option<EventId> {
+    let line_end = memchr::memchr2(b' ', b'\n', &message.bytes)?;
+    std::str::from_utf8(&message.bytes[..line_end])
+        .ok()?
+        .parse()
+        .ok()
+}
+
 fn decode_header(line: &str, payload: Payload) -> Result<Event, Wrong> {
     let mut fields = line.split(' ');
     let id = fields.next().and_then(|id| id.parse().ok());

@@ -1,19 +1,22 @@
 //! What the connections to one upstream bring, one after another, on its way into the log: no I/O, and no clock but that of the events.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use anyhow::Result;
 use tracing::{debug, warn};
 
 use super::super::Destination;
 use super::login::Talk;
-use crate::event::{Event, Gap, Payload, Snapshot};
+use crate::event::{Event, EventId, Gap, Origin, Payload, Snapshot};
 use crate::stream::merge::Inflow;
+use crate::stream::merge::row::Marks;
 use crate::wire::Format;
 use crate::wire::hop::{self, Begin, Control, Hello, Instance, Scope, StateWish, Welcome};
 
 /// More notices than this are not kept at once: there is at most one for each origin.
 const MAX_GAPS: usize = 1_000;
+/// Of more origins than this it is not remembered how far they are.
+const MAX_MARKS: usize = 64;
 
 /// What is known of an upstream from one connection to the next.
 pub struct Intake<'a> {
@@ -34,6 +37,8 @@ pub struct Intake<'a> {
     is_state: bool,
     /// All of that has come once.
     has_state: bool,
+    /// Where there are other links: how far this one has come in the rows of origins, and how far all have.
+    marks: HashMap<Origin, Marks>,
 }
 
 /// Events that were in the upstream's log before this one began.
@@ -57,6 +62,7 @@ impl<'a> Intake<'a> {
             past: None,
             is_state: false,
             has_state: false,
+            marks: HashMap::new(),
         }
     }
 
@@ -89,6 +95,7 @@ impl<'a> Intake<'a> {
     /// The upstream has answered the hello.
     pub fn welcomed(&mut self, welcome: Welcome) {
         let Welcome { path, backlog, .. } = welcome;
+        self.marks.clear();
         self.set_path(path);
         self.gaps.clear();
         self.is_state = false;
@@ -137,6 +144,9 @@ impl<'a> Intake<'a> {
 
     /// Takes one message of a hop link.
     pub fn take(&mut self, payload: Payload) -> Result<()> {
+        if self.is_copy(&payload) {
+            return Ok(());
+        }
         match hop::decode(payload)? {
             hop::Message::Event(event) => {
                 self.count += 1;
@@ -175,7 +185,9 @@ impl<'a> Intake<'a> {
                 let is_before = |gap: &Gap| gap.next.is_none_or(|next| next == event.id);
                 let at = self.gaps.iter().position(is_before);
                 let gap = at.map(|at| self.gaps.swap_remove(at));
+                let origin = event.id.origin;
                 self.to.inflow.relay(event, gap);
+                self.mark(origin);
             }
             hop::Message::Control(Control::Gap(gap)) if self.gaps.len() < MAX_GAPS => {
                 self.gaps.push(gap);
@@ -188,6 +200,39 @@ impl<'a> Intake<'a> {
             hop::Message::Control(_) | hop::Message::Unknown => {}
         }
         Ok(())
+    }
+
+    /// Whether it is an event that another link has brought, and nothing else: then there is nothing to do with it, and no need to
+    /// read more of it than its id.
+    fn is_copy(&mut self, message: &Payload) -> bool {
+        if self.marks.is_empty() || self.past.is_some() || self.is_state {
+            return false;
+        }
+        let Some(id) = hop::id_of(message) else {
+            return false;
+        };
+        let marks = self.marks.get(&id.origin);
+        let is_copy = marks.is_some_and(|marks| self.to.inflow.repeats(marks, id));
+        if is_copy {
+            self.count += 1;
+            self.drop_gap(id);
+        }
+        is_copy
+    }
+
+    /// What is told of an event that is here has been told with the first copy.
+    fn drop_gap(&mut self, id: EventId) {
+        self.gaps
+            .retain(|gap| gap.next.is_some_and(|next| next != id));
+    }
+
+    fn mark(&mut self, origin: Origin) {
+        if self.marks.contains_key(&origin) || self.marks.len() == MAX_MARKS {
+            return;
+        }
+        if let Some(marks) = self.to.inflow.marks(origin) {
+            self.marks.insert(origin, marks);
+        }
     }
 
     /// Takes one event of the state that the upstream keeps.
@@ -203,6 +248,8 @@ impl<'a> Intake<'a> {
         let Destination {
             log, via, number, ..
         } = self.to;
+        let origins = path.iter().map(|hop| hop.id);
+        self.to.inflow.leads_through(origins);
         if via.set(*number, path) {
             let mut frame = Vec::new();
             hop::encode_control(&Control::Path(via.path()), &mut frame);
