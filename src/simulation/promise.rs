@@ -7,6 +7,7 @@
 //!   nothing of what the reader has is known there.
 //! - The number of lost events, if it is told, is right. Between two events of one origin it says how many numbers there are. In the order
 //!   of the log it says how many events of all origins there are, so of what shows to be missing behind it there is not more.
+//! - A body whose head says that the id it was to go on behind is not known there begins with the next event, whatever that is.
 //! - `next` in the notice that a body begins with is the first event behind it.
 //! - Of an origin that a link's hello names and the hop has never heard of, nobody there can say what is missing: the number of the first
 //!   event shows it.
@@ -124,7 +125,13 @@ impl Knowledge {
                 self.told
                     .push(Told::Between(after.origin, after.seq, after.seq + lost + 1));
             }
-            (None, Some(next), _) => self.told.push(Told::Between(next.origin, 0, next.seq)),
+            (None, Some(next), lost) => {
+                self.told.push(Told::Between(next.origin, 0, next.seq));
+                if !self.is_link {
+                    // Who has skipped a part of the log is not told what was before it, if that is not known any more.
+                    self.log(lost);
+                }
+            }
             (_, _, lost) => self.log(lost),
         }
         Ok(())

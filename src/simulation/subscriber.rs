@@ -277,6 +277,10 @@ impl Subscriber {
                         continue;
                     };
                     bytes = head.split_off(end + 1);
+                    if head.starts_with(b"no") {
+                        // It is not known there: it begins with the next event, which this reader may have.
+                        knowledge = Knowledge::of_bodies();
+                    }
                     has_head = true;
                     self.is_connected.set(true);
                     place = Some(here);
