@@ -182,7 +182,7 @@ pub struct EventId {
 
 /// Where an event has its number from: the random 63-bit id of an instance, or the name of a store that numbers its entries
 /// itself. Shown as 13 characters of Crockford's base32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Origin(pub u64);
 
 impl Origin {
@@ -275,8 +275,18 @@ impl FromStr for EventId {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// What [`now`] is on this thread, while it simulates a hop: each has a clock of its own.
+    pub static SIMULATED_NOW: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+}
+
 /// Microseconds since the Unix epoch, now. A clock set before 1970 reads as 0.
 pub fn now() -> u64 {
+    #[cfg(test)]
+    if let Some(simulated) = SIMULATED_NOW.get() {
+        return simulated;
+    }
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_micros() as u64)

@@ -49,6 +49,8 @@ pub mod reload;
 pub mod route;
 pub mod server;
 pub mod shutdown;
+#[cfg(test)]
+mod simulation;
 pub mod source;
 pub mod stdout;
 pub mod stream;

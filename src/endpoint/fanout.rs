@@ -21,6 +21,8 @@ mod driver;
 mod model;
 pub mod moving;
 mod publishing;
+#[cfg(test)]
+pub mod simulated;
 mod socket;
 mod solo;
 mod subscriber;

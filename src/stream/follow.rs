@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::EventLog;
+#[cfg(test)]
+use super::history::{Limits, cost};
 use crate::event::Event;
 
 /// A place in a log, for one who takes events from it, and who may have to take them again.
@@ -78,6 +80,45 @@ impl Follower {
 
 #[cfg(test)]
 impl EventLog {
+    /// What it holds beyond its bounds, if it does.
+    pub fn excess(&self) -> Option<String> {
+        let mut state = self.lock();
+        let (first, next) = (state.history.first(), state.history.next());
+        let Limits { bytes, count, .. } = state.history.limits();
+        let held: usize = state
+            .history
+            .range(first, next)
+            .map(|entry| cost(&entry.event))
+            .sum();
+        let events = (next - first) as usize;
+        if events > 1 && held > bytes || count.is_some_and(|count| events > count) {
+            return Some(format!("{events} events of {held} bytes are held"));
+        }
+        state.tapes.iter_mut().find_map(|(format, tape)| {
+            let chunks = tape.firsts();
+            let is_gone = chunks.get(1).is_some_and(|second| *second <= first);
+            is_gone.then(|| format!("the tape of {format:?} has chunks that begin with {chunks:?}, and history with {first}"))
+        })
+    }
+
+    /// Of each origin the newest event that is held.
+    pub fn newest_of_each(&self) -> Vec<Event> {
+        let state = self.lock();
+        let held = state
+            .history
+            .range(state.history.first(), state.history.next());
+        let newest = held.map(|entry| (entry.event.id.origin, entry.event.clone()));
+        let newest: std::collections::BTreeMap<_, _> = newest.collect();
+        newest.into_values().collect()
+    }
+
+    /// Whether it has this event, or a later one of its origin.
+    pub fn has_passed(&self, id: crate::event::EventId) -> bool {
+        let state = self.lock();
+        let runs = state.history.places().of(id.origin);
+        runs.is_some_and(|runs| runs.last >= id.seq)
+    }
+
     /// What is missing right before an event.
     pub fn gap_before(&self, id: crate::event::EventId) -> Option<crate::event::Gap> {
         let state = self.lock();

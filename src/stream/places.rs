@@ -1,6 +1,6 @@
 //! Where the events of each origin stand in a history.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,8 @@ const MAX_FORMER: usize = 1_000;
 #[derive(Debug, Default)]
 pub struct Places {
     first: Option<(Origin, Runs)>,
-    others: HashMap<Origin, Runs>,
+    /// In their order, so that what is told of them is, too.
+    others: BTreeMap<Origin, Runs>,
 }
 
 /// The events of one origin: their numbers there only grow, and so do their numbers in the history.

@@ -204,6 +204,15 @@ impl Tape {
         self.second = row.get(1).map(|chunk| chunk.start.index);
     }
 
+    /// With which events those chunks begin that hold events, and the last one.
+    #[cfg(test)]
+    pub fn firsts(&self) -> Vec<u64> {
+        let row = self.chunks.lock();
+        let mut firsts: Vec<_> = row.iter().map(|chunk| chunk.start.index).collect();
+        firsts.dedup();
+        firsts
+    }
+
     /// Lets go of everything: whoever reads here finds out as if history had passed.
     pub fn cut_off(&mut self) {
         let end = self.end();
