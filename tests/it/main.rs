@@ -33,6 +33,7 @@ mod slow;
 mod subscribers;
 mod survival;
 mod tail;
+mod takeover;
 mod tls;
 mod tls_server;
 mod upstream;
