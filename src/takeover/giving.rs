@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -27,12 +27,16 @@ use crate::wire::Format;
 
 /// Events go out in frames of about so many bytes.
 const FRAME: usize = 1 << 20;
-/// While subscribers get their events as ever, their messages wait for at most so long until all have let go.
-const LETTING_GO: Duration = Duration::from_millis(250);
+/// So long a subscriber may take to come to the end of a message, while events flow as ever and its own wait.
+const LETTING_GO: Duration = Duration::from_secs(1);
+/// The same for a request that has a name and is on its way to a bus.
+const NAMING: Duration = Duration::from_millis(250);
 /// Nothing moves for at most so long; then it goes on here.
 const STANDSTILL: Duration = Duration::from_secs(5);
 /// Where subscribers stand is said for so many at a time.
 const POSITIONS: usize = 2_000;
+/// Who has been let in just before, and has not asked for anything yet, is still answered for so long: to come again.
+const GRACE: Duration = Duration::from_secs(1);
 /// After a failed accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -90,9 +94,11 @@ impl<'a> Standstill<'a> {
         self.frozen = streams;
     }
 
-    /// Another process goes on: the logs take nothing more, and whatever moves again finds that it has to end.
-    fn keep(mut self) {
+    /// Another process goes on: the logs take nothing more, and sources that move again find that they have to end. Nobody is let in
+    /// as long as there is this.
+    fn keep(&mut self) {
         self.frozen.clear();
+        self.giver.routes.pause().end();
     }
 }
 
@@ -173,8 +179,11 @@ impl Giver {
         let silence = still.elapsed();
         let subscribers = going.held.iter().filter(|(_, goes)| *goes).count();
         let streams = going.wanted.len();
-        self.leave(going, standstill);
+        self.leave(going);
         info!(streams, subscribers, ?silence, took = ?begun.elapsed(), "handed over to another process");
+        standstill.keep();
+        self.stop.begun().run_until_cancelled(sleep(GRACE)).await;
+        self.stop.now();
         Ok(())
     }
 
@@ -184,7 +193,7 @@ impl Giver {
     }
 
     /// What has been given away ends here without a word, and the rest is told to come again.
-    fn leave(&self, going: Going, standstill: Standstill<'_>) {
+    fn leave(&self, going: Going) {
         for (held, goes) in going.held {
             if goes {
                 held.give();
@@ -192,8 +201,6 @@ impl Giver {
         }
         self.replaced.cancel();
         self.routes.retire();
-        self.stop.now();
-        standstill.keep();
     }
 
     /// Says what there is, and learns what of it is to go.
@@ -325,12 +332,11 @@ impl Going {
         }
         // Once all that are to have said so have, there is none left.
         drop(collector);
-        let deadline = Instant::now() + LETTING_GO;
         let mut batch = Vec::new();
         loop {
             batch.clear();
             let some = collected.recv_many(&mut batch, MAX_FILES);
-            if timeout_at(deadline, some).await.unwrap_or(0) == 0 {
+            if timeout(LETTING_GO, some).await.unwrap_or(0) == 0 {
                 return Ok(());
             }
             let subscribers = batch.iter().map(|held: &Held| protocol::Subscriber {
@@ -360,7 +366,9 @@ impl Going {
             let summary = stream.log.summary();
             firsts.insert(stream.name.clone(), summary.first);
             let names = match &stream.publisher {
-                Some(publisher) => publisher.names().await,
+                Some(publisher) => timeout(NAMING, publisher.names())
+                    .await
+                    .context("a bus takes too long")?,
                 None => None,
             };
             let upstreams = stream.via.upstreams().into_iter();

@@ -38,6 +38,7 @@ mod standby;
 mod subscribers;
 mod survival;
 mod tail;
+mod takeover;
 mod tls;
 mod tls_server;
 mod topology;
