@@ -349,7 +349,7 @@ fn a_stream_is_small() {
     fn future<A, B, F>(_: fn(A, B) -> F) -> usize {
         size_of::<F>()
     }
-    assert!(size_of::<Served>() <= 256);
+    assert!(size_of::<Served>() <= 320);
     assert!(size_of::<EventLog>() <= 576);
     assert!(size_of::<crate::stream::via::Via>() <= 96);
     assert!(future(Route::while_used) <= 400);
