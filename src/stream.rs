@@ -284,6 +284,15 @@ impl EventLog {
         self.take_in(state, way, event, gap)
     }
 
+    /// Lets peers have an event that is here, or is just being held, as it has come this way, too. For each origin this is called in the
+    /// order of [`relay_by`](Self::relay_by), and not while that is.
+    pub fn relay_to_peers(&self, way: Way, mut event: Event, gap: Option<Gap>) {
+        if let Some(local) = self.local.as_ref().filter(|_| !way.is_from_peer) {
+            self.prepare(&mut event.key, &mut event.payload);
+            local.take_in(local.lock(), way, event, gap);
+        }
+    }
+
     fn take_in(
         &self,
         mut state: MutexGuard<'_, State>,

@@ -45,6 +45,7 @@ pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: Cancellatio
     };
     reading.client.resume_after(met.last_event_id.as_deref());
     until_stopped(&stop, pin!(reading.run())).await;
+    to.inflow.down();
 }
 
 /// What is known across connections.

@@ -229,6 +229,11 @@ impl Inflow {
         }
     }
 
+    /// Whether what comes is for peers as well, even if one of them has brought it before.
+    fn is_for_peers(&self) -> bool {
+        !self.is_peer() && self.merge.log.own_local().is_some()
+    }
+
     /// What is counted of this link, where there are several.
     pub fn figures(&self) -> Option<&Arc<Figures>> {
         self.seat.as_ref().map(|seat| &seat.figures)
@@ -257,7 +262,14 @@ impl Inflow {
             return;
         };
         let (link, now) = ((seat.link, self.way), Instant::now());
-        let is_new = self.with(|rows, _| rows.relay(log, link, event, gap, now));
+        let copy = self.is_for_peers().then(|| (event.clone(), gap.clone()));
+        let is_new = self.with(|rows, _| {
+            let is_new = rows.relay(log, link, event, gap, now);
+            if let Some((event, gap)) = copy.filter(|_| !is_new) {
+                log.relay_to_peers(self.way, event, gap);
+            }
+            is_new
+        });
         if is_new == Some(false) {
             seat.has_repeated(id, now);
         }
@@ -265,6 +277,9 @@ impl Inflow {
 
     /// How far this link has come in the row of an origin, where there are several: for [`Self::repeats`].
     pub fn marks(&self, origin: Origin) -> Option<Marks> {
+        if self.is_for_peers() {
+            return None;
+        }
         self.with(|rows, link| rows.marks(&self.merge.log, link, origin))
     }
 

@@ -266,10 +266,6 @@ async fn wrong_values_are_usage_errors() {
             "the following required arguments were not provided:",
         ),
         (
-            &["tail", "ws://a", "ws://b"],
-            "unexpected argument 'ws://b' found",
-        ),
-        (
             &["tail", "ws://a", "--serve", "b:1"],
             "unexpected argument '--serve' found",
         ),

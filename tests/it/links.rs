@@ -72,7 +72,11 @@ impl Down {
 
     /// The next event: its number and its payload.
     pub async fn event(&mut self) -> (u64, String) {
-        let message = self.line().await;
+        let mut message = self.line().await;
+        // It may change at any time.
+        while message.starts_with("!path ") {
+            message = self.line().await;
+        }
         let (line, payload) = message.split_once('\n').expect("an event");
         let id = line.split(' ').next().expect("an id");
         let (_, seq) = id.rsplit_once('-').expect("a number in the id");

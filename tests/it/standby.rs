@@ -33,7 +33,7 @@ async fn a_standby_takes_over_and_gives_back_and_nothing_is_missed() {
     let mut reader = Ndjson::of(&hop).await;
     publish(&origin, &from("one", 10)).await;
     assert_all(objects(&mut reader, 10).await, &[("one", 10)]);
-    let upstreams = async || hop.index().await["streams"][0]["upstreams"].clone();
+    let upstreams = async || hop.upstreams().await;
     let entry = |connected, standby| {
         json!([
             {"url": used, "connected": connected},

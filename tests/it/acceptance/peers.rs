@@ -61,7 +61,7 @@ async fn websockets_with_a_token_in_a_header_or_as_a_subprotocol_are_served() {
             assert_eq!(event.to_text().expect("a text"), feed.event(number));
         }
     }
-    hop.signal(rustix::process::Signal::TERM);
+    hop.signal(rustix::process::Signal::INT);
     for (_, client) in &mut clients {
         assert_eq!(client.says().await, json!({"closed": 1001}));
     }

@@ -181,9 +181,26 @@ fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
 async fn the_page_about_figures_has_exactly_those_there_are() {
     let port = ReservedPort::new();
     let forward = format!("redis://{}?channel=x", port.address());
-    let (_upstream, _link, hop) =
-        Hop::connected(&[&ANY[..], &["--forward", &forward]].concat(), &[]).await;
-    let found = scrape(admin_of(&hop).await).await;
+    let origin = Hop::start(&["--produce-rate", "50"]).await;
+    // The same once more, so that each event comes twice.
+    let (first, second) = (origin.url.clone(), format!("{}?again", origin.url));
+    let twice = ["--consume", &first, "--consume", &second];
+    let args = [&ANY[..], &["--forward", &forward], &twice].concat();
+    let hop = Hop::start(&args).await;
+    let admin = admin_of(&hop).await;
+    let is_late = |page: &Scrape| {
+        let lag = &page.families["wsevent_upstream_lag_seconds"]["samples"];
+        lag.as_array().is_some_and(|lag| !lag.is_empty())
+    };
+    let found = within_guard("a copy that is late", async {
+        loop {
+            let found = scrape(admin).await;
+            if is_late(&found) {
+                return found;
+            }
+        }
+    })
+    .await;
     let mut there = BTreeMap::new();
     for (name, family) in found.families.as_object().expect("families") {
         let kind = family["type"].as_str().expect("a type");

@@ -268,6 +268,16 @@ impl Hop {
         serde_json::from_str(&body).expect("the list is JSON")
     }
 
+    /// What its one stream comes from, without what is counted of that.
+    pub async fn upstreams(&self) -> serde_json::Value {
+        let mut upstreams = self.index().await["streams"][0]["upstreams"].take();
+        for upstream in upstreams.as_array_mut().expect("a list") {
+            let upstream = upstream.as_object_mut().expect("an object");
+            upstream.retain(|name, _| matches!(&**name, "url" | "connected" | "peer" | "standby"));
+        }
+        upstreams
+    }
+
     /// The id of an event that got it here.
     pub async fn id(&self, seq: u64) -> String {
         let index = self.index().await;

@@ -98,9 +98,8 @@ async fn peers(hop: &Hop, wanted: &[(String, bool)]) {
     let wanted = sorted(wanted.iter().map(entry).collect());
     let looking = async {
         loop {
-            let index = hop.index().await;
-            let found = index["streams"][0]["upstreams"].as_array().expect("a list");
-            if sorted(found.clone()) == wanted {
+            let found = hop.upstreams().await;
+            if sorted(found.as_array().expect("a list").clone()) == wanted {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

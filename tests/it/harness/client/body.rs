@@ -207,9 +207,11 @@ impl Stream {
         self.try_object().await.expect("a line before the end")
     }
 
-    /// Sees the end of the body, with nothing more before it.
+    /// Sees the end of the body, with nothing more before it but heartbeats.
     pub async fn ended(&mut self) {
-        assert_eq!(self.until("\n").await, None);
+        while let Some(line) = self.until("\n").await {
+            assert!([":\n", "\n"].contains(&&*line), "{line}");
+        }
     }
 
     /// Reads to the end, which may be anywhere.
