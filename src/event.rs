@@ -89,6 +89,8 @@ impl Gap {
                 let is_before = after.origin == next.origin && after.seq.checked_add(1)? < next.seq;
                 is_before.then_some(after.seq)
             }
+            // Without a place it is of anything.
+            None if self.next != Some(next) => None,
             None => {
                 let lost = self.lost.filter(|&lost| lost > 0)?;
                 next.seq.checked_sub(lost)?.checked_sub(1)

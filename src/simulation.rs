@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,9 +34,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::event::{EventId, Origin, Payload};
 use crate::wire::Format;
-use hop::Hop;
+use hop::{Hop, Steps};
 use net::{End, Link, Node, Quality};
 use subscriber::Subscriber;
+
+/// So often it is looked at what hops hold.
+const LOOK: Duration = Duration::from_millis(250);
+/// A simulation takes less than a second; one that takes so long on the clock on the wall will never end.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// A simulation.
 struct World {
@@ -52,6 +58,7 @@ struct World {
     /// Ways on which nothing arrives, and how often each is cut.
     cuts: RefCell<BTreeMap<(Node, Node), u32>>,
     cuts_changed: Notify,
+    steps: Rc<Steps>,
     /// How many pieces have arrived anywhere.
     delivered: Cell<u64>,
     is_publishing: Cell<bool>,
@@ -266,7 +273,10 @@ impl World {
     async fn pass(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         while Instant::now() < until && self.broken.borrow().is_none() {
-            sleep(Duration::from_millis(100)).await;
+            sleep(LOOK).await;
+            if self.steps.are_over() {
+                self.fail(format!("{} steps, and no rest", self.steps.count()));
+            }
             for hop in &self.hops {
                 let Some(running) = hop.running() else {
                     continue;
@@ -447,6 +457,7 @@ fn simulate(seed: u64, is_told: bool) -> Outcome {
             links_made: Cell::new(0),
             cuts: RefCell::default(),
             cuts_changed: Notify::new(),
+            steps: Rc::default(),
             delivered: Cell::new(0),
             is_publishing: Cell::new(true),
             is_healed: Cell::new(false),
@@ -513,14 +524,23 @@ fn no_promise_is_broken() {
     let [published, received, told] = [const { AtomicU64::new(0) }; 3];
     let failed = std::sync::Mutex::new(BTreeMap::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (running, ended) = std::sync::mpsc::channel::<()>();
+    let begun = std::sync::Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
+        for thread in 0..threads {
+            let running = running.clone();
+            let (next, failed, begun) = (&next, &failed, &begun);
+            let (published, received, told) = (&published, &received, &told);
+            scope.spawn(move || {
+                let _running = running;
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + count || failed.lock().expect("no panic").len() >= 20 {
+                        begun.lock().expect("no panic").remove(&thread);
                         return;
                     }
+                    let now = std::time::Instant::now();
+                    begun.lock().expect("no panic").insert(thread, (seed, now));
                     let outcome = simulate(seed, false);
                     published.fetch_add(outcome.published as u64, Ordering::Relaxed);
                     received.fetch_add(outcome.received as u64, Ordering::Relaxed);
@@ -530,6 +550,15 @@ fn no_promise_is_broken() {
                     }
                 }
             });
+        }
+        drop(running);
+        while ended.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+            for (seed, since) in begun.lock().expect("no panic").values() {
+                if since.elapsed() > LONGEST {
+                    eprintln!("seed {seed} has not come to its end in {LONGEST:?}");
+                    std::process::abort();
+                }
+            }
         }
     });
     let [published, received, told] = [published, received, told].map(AtomicU64::into_inner);

@@ -370,8 +370,20 @@ impl EventLog {
             self.prepare(&mut event.key, &mut event.payload);
             event
         });
-        let past: Vec<_> = past.collect();
-        let mut state = self.lock();
+        let state = self.lock();
+        // Another link may have told a shorter past: what that did not have is news.
+        let is_beyond = |event: &Event| {
+            let runs = state.history.places().of(event.id.origin);
+            runs.is_some_and(|runs| runs.last < event.id.seq)
+        };
+        let (beyond, past): (Vec<_>, Vec<_>) = past.partition(is_beyond);
+        self.put_before(state, way, past);
+        for event in beyond {
+            self.take_in(self.lock(), way, event, None);
+        }
+    }
+
+    fn put_before(&self, mut state: MutexGuard<'_, State>, way: Way, past: Vec<Event>) {
         if state.kept.is_some() && state.is_read() {
             for event in past {
                 if let Some(mut entry) = state.relay(self.origin, event, None) {
@@ -615,19 +627,23 @@ impl State {
             Some(last) => hole(last, id),
             None => None,
         };
-        let gap = gap.map(|gap| Gap {
-            next: Some(id),
-            ..gap
-        });
         let hole = match (hole, gap) {
             // What is missing by the numbers is here, or it is the hole.
             (hole, Some(gap)) if last.is_some() && gap.by_number(id).is_some() => hole,
-            // Both have something missing right before this event.
-            (Some(hole), Some(gap)) if gap.is_between_neighbours() => Some(Gap {
-                lost: hole.lost.zip(gap.lost).map(|(a, b)| a.saturating_add(b)),
-                ..hole
+            (Some(hole), Some(gap)) => {
+                let both = hole.lost.zip(gap.lost);
+                let lost = match gap.next.is_none() || gap.is_between_neighbours() {
+                    // What else is missing right before this event.
+                    true => both.map(|(a, b)| a.saturating_add(b)),
+                    // A part of the log, and so of any origins: the hole is in it.
+                    false => both.map(|(a, b)| a.max(b)),
+                };
+                Some(Gap { lost, ..hole })
+            }
+            (hole, gap) => hole.or(gap).map(|gap| Gap {
+                next: Some(id),
+                ..gap
             }),
-            (hole, gap) => hole.or(gap),
         };
         Some(Entry::new(event, hole, event::now()))
     }

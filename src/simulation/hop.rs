@@ -110,8 +110,28 @@ impl Freezer {
     }
 }
 
+/// How often anything has been done in a simulation: one that goes on and on while no time passes comes to an end by this.
+#[derive(Default)]
+pub struct Steps(Cell<u64>);
+
+impl Steps {
+    /// Far more than there are in any simulation that comes to rest.
+    const MOST: u64 = 20_000_000;
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.0.get()
+    }
+
+    /// Whether there were too many: nothing is done any more.
+    pub fn are_over(&self) -> bool {
+        self.0.get() > Self::MOST
+    }
+}
+
 /// A task of a process, with the clock of that process.
 struct Clocked<F> {
+    steps: Rc<Steps>,
     start: Instant,
     skew: Rc<Cell<i64>>,
     freezer: Rc<Freezer>,
@@ -122,6 +142,10 @@ impl<F: Future<Output = ()>> Future for Clocked<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.steps.0.set(self.steps.0.get() + 1);
+        if self.steps.are_over() {
+            return Poll::Pending;
+        }
         if self.freezer.is_frozen.get() {
             let mut waiting = self.freezer.waiting.borrow_mut();
             waiting.push(context.waker().clone());
@@ -246,6 +270,7 @@ impl Hop {
         task: impl Future<Output = ()> + 'static,
     ) {
         let task = Clocked {
+            steps: world.steps.clone(),
             start: world.start,
             skew: self.skew.clone(),
             freezer: self.freezer.clone(),
@@ -349,6 +374,8 @@ impl Hop {
                 let log = running.log.clone();
                 log.wait_for(&wish).await;
                 let joined = log.subscribe_with(format, &wish, StateWish::No);
+                let known = log.have().into_iter().map(|id| id.origin);
+                *link.known.borrow_mut() = known.chain([log.origin()]).collect();
                 let mut preface = format!("{}\n", joined.resumed.as_str()).into_bytes();
                 preface.extend(answer::preface(format, &wish, &joined));
                 if joined.resumed == Resumed::Yes {

@@ -9,8 +9,8 @@
 //!   of the log it says how many events of all origins there are, so of what shows to be missing behind it there is not more.
 //! - A body whose head says that the id it was to go on behind is not known there begins with the next event, whatever that is.
 //! - `next` in the notice that a body begins with is the first event behind it.
-//! - Of an origin that a link's hello names and the hop has never heard of, nobody there can say what is missing: the number of the first
-//!   event shows it.
+//! - Of an origin that a reader has had events of and the hop has never heard of, as it has just started, nobody there can say what is
+//!   missing: the number of the first event shows it.
 //! - Nothing is said of what was before the first event of an origin that a reader has not heard of.
 
 use std::collections::BTreeMap;
@@ -174,7 +174,7 @@ impl Knowledge {
             return Ok(true);
         }
         let last = last.unwrap_or_default();
-        let is_new_there = self.is_link && here.is_none() && !is_known(origin);
+        let is_new_there = here.is_none() && !is_known(origin);
         let untold = (last + 1..seq).filter(|seq| {
             let mut told = self.told.iter();
             !told.any(|told| matches!(told, Told::Between(of, after, next) if *of == origin && after < seq && seq < next))

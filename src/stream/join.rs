@@ -360,11 +360,15 @@ impl State {
                 None => next.map(|_| gap(None)),
             };
         }
-        // A hole that was there before is told with the event behind it.
-        let told = next.and_then(|entry| entry.gap.as_ref()?.lost).unwrap_or(0);
+        // A hole that was there before is told with the event behind it: this one ends where that begins.
+        let told = next.and_then(|entry| entry.gap.as_ref()?.by_number(entry.event.id));
         let behind = found.map_or(runs.last.saturating_add(1), |(seq, _)| seq);
-        let lost = behind.saturating_sub(told).checked_sub(expected)?;
-        (lost > 0).then(|| gap(Some(lost)))
+        let end = told.map_or(behind, |after| after.saturating_add(1).min(behind));
+        let lost = end.checked_sub(expected)?;
+        (lost > 0).then(|| Gap {
+            next: next.filter(|_| end == behind).map(|entry| entry.event.id),
+            ..gap(Some(lost))
+        })
     }
 
     /// The tape of a format; a new one begins at the live edge.

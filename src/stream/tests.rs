@@ -77,3 +77,75 @@ fn a_reader_that_history_has_passed_finds_out() {
         Pending::Evicted
     ));
 }
+
+fn event(origin: u64, seq: u64) -> Event {
+    Event {
+        id: EventId {
+            origin: Origin(origin),
+            seq,
+        },
+        time: 1,
+        event_type: None,
+        key: None,
+        payload: Payload::text("x"),
+    }
+}
+
+fn after(origin: u64, seq: u64) -> Option<Box<str>> {
+    Some(event(origin, seq).id.to_string().into())
+}
+
+/// What is missing before each event of the log.
+fn lost(log: &EventLog) -> Vec<Option<Option<u64>>> {
+    let state = log.lock();
+    let entries = state
+        .history
+        .range(state.history.first(), state.history.next());
+    entries
+        .map(|entry| entry.gap.as_ref().map(|gap| gap.lost))
+        .collect()
+}
+
+#[test]
+fn what_else_is_missing_is_told_with_the_hole_that_the_number_shows() {
+    let next = event(1, 9).id;
+    let gap = |after, next, lost| Some(Gap { after, next, lost });
+    for (told, expected) in [
+        (None, Some(3)),
+        // The hole itself.
+        (gap(after(1, 5), Some(next), Some(3)), Some(3)),
+        (gap(after(1, 2), Some(next), Some(6)), Some(3)),
+        // A part of the upstream's log, with the hole in it.
+        (gap(after(2, 4), Some(next), Some(7)), Some(7)),
+        (gap(after(2, 4), Some(next), Some(2)), Some(3)),
+        (gap(after(2, 4), Some(next), None), None),
+        // Of an origin that nothing is held of.
+        (gap(None, None, Some(2)), Some(5)),
+        // What the origin itself has missed.
+        (gap(after(1, 8), Some(next), Some(2)), Some(5)),
+    ] {
+        let log = EventLog::new(1 << 20);
+        log.relay(event(1, 5), None);
+        log.relay(event(1, 9), told.clone());
+        assert_eq!(lost(&log), [None, Some(expected)], "{told:?}");
+        let state = log.lock();
+        let entry = state.history.get(state.history.next() - 1);
+        let gap = entry.and_then(|entry| entry.gap.as_deref());
+        let ends = gap.map(|gap| (gap.after.clone(), gap.next));
+        assert_eq!(ends, Some((after(1, 5), Some(next))));
+    }
+}
+
+#[test]
+fn what_a_longer_past_has_beyond_a_shorter_one_goes_behind_it() {
+    let log = EventLog::new(1 << 20);
+    log.backfill((1..=5).map(|seq| event(1, seq)));
+    log.backfill(
+        [event(2, 1)]
+            .into_iter()
+            .chain((3..=8).map(|seq| event(1, seq))),
+    );
+    assert!(log.relay(event(1, 9), None));
+    assert_eq!(log.last_of(Origin(1)), Some(9));
+    assert_eq!(lost(&log), vec![None; 10], "nothing is missing");
+}

@@ -177,10 +177,19 @@ impl Reading {
                 let field = |name: &str| {
                     let mut fields = gap.split(' ').filter_map(|field| field.split_once('='));
                     let found = fields.find(|(key, _)| *key == name);
-                    found.expect("the field").1.to_owned()
+                    found.map(|(_, value)| value.to_owned())
                 };
-                let lost = field("lost").parse().expect("a number");
-                self.take(Item::Gap(field("after"), field("next"), lost));
+                let after = field("after").expect("an id");
+                let lost = field("lost").expect("a number");
+                let lost = lost.parse().expect("a number");
+                let behind = || {
+                    // The event behind it is missing as well.
+                    let (origin, seq) = after.rsplit_once('-').expect("an id");
+                    let seq: u64 = seq.parse().expect("a number");
+                    format!("{origin}-{}", seq + lost + 1)
+                };
+                let next = field("next").unwrap_or_else(behind);
+                self.take(Item::Gap(after, next, lost));
             } else if !line.starts_with('!') {
                 let event = Item::event(line.split(' ').next().expect("an id"));
                 let Item::Event(origin, seq) = &event else {

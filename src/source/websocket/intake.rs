@@ -206,8 +206,10 @@ impl<'a> Intake<'a> {
                 self.to.inflow.relay(event, gap);
                 self.mark(origin);
             }
-            hop::Message::Control(Control::Gap(gap)) if self.gaps.len() < MAX_GAPS => {
-                self.gaps.push(gap);
+            hop::Message::Control(Control::Gap(gap)) => {
+                if !shows_by_number(&gap) && self.gaps.len() < MAX_GAPS {
+                    self.gaps.push(gap);
+                }
             }
             hop::Message::Control(Control::Path(path)) => self.set_path(path),
             hop::Message::Control(Control::Snapshot(boundary)) => {
@@ -320,6 +322,12 @@ impl<'a> Intake<'a> {
         }
         self.behind = behind;
     }
+}
+
+/// Whether it tells only what the number of the next event of an origin shows: nothing that another event could be told with.
+fn shows_by_number(gap: &Gap) -> bool {
+    let after = gap.after.as_ref().and_then(|after| after.parse().ok());
+    gap.next.is_none() && after.is_some_and(|after: EventId| after.origin.counts())
 }
 
 fn announce(log: &EventLog, path: Vec<Instance>) {

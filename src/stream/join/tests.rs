@@ -331,12 +331,18 @@ impl Model {
                 "one is left out"
             );
             let end = wanted.map_or(last + 1, |(_, seq)| seq);
-            let told = wanted.and_then(|(index, _)| self.all[index].gap.as_ref()?.lost);
-            let lost = end.saturating_sub(told.unwrap_or(0)).saturating_sub(from);
+            // A hole by number is told with the event behind it, and what is before that ends there.
+            let told = wanted.and_then(|(index, _)| {
+                let entry = &self.all[index];
+                entry.gap.as_ref()?.by_number(entry.event.id)
+            });
+            let until = told.map_or(end, |after| after + 1);
+            let lost = until.saturating_sub(from);
             if lost > 0 {
+                let next = wanted.filter(|_| until == end);
                 expected.push(Gap {
                     after: had.map(|id| id.to_string().into()),
-                    next: wanted.and_then(|(index, _)| self.id(index)),
+                    next: next.and_then(|(index, _)| self.id(index)),
                     lost: Some(lost),
                 });
             }

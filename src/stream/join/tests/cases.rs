@@ -245,3 +245,32 @@ fn what_a_store_skips_is_not_missing() {
         );
     }
 }
+
+#[test]
+fn what_is_told_with_an_event_is_no_part_of_what_is_told_before() {
+    let limits = Limits {
+        bytes: 1 << 20,
+        count: Some(2),
+        age: None,
+    };
+    let log = EventLog::new(limits);
+    for (origin, seq) in [(1, 9), (1, 17), (1, 22), (2, 1)] {
+        log.relay(past(origin, seq), None);
+    }
+    // 18 to 21 were missing here before, and that is told with 22.
+    let (resumed, gaps, items) = got(&log, &beyond(vec![id(1, 9)]));
+    let before = gap(Some(id(1, 9)), None, Some(8));
+    assert_eq!((resumed, &gaps[..1]), (Resumed::Partial, &[before][..]));
+    let hole = gap(Some(id(1, 17)), Some(id(1, 22)), Some(4));
+    assert_eq!(items[..2], [Item::Gap(hole), Item::Event(22)]);
+    // What else is told with an event says nothing of the numbers before it.
+    let log = EventLog::new(limits);
+    for (origin, seq) in [(1, 20), (1, 24), (2, 1)] {
+        log.relay(past(origin, seq), None);
+    }
+    let skipped = gap(Some(id(2, 1)), Some(id(1, 25)), Some(4));
+    log.relay(past(1, 25), Some(skipped));
+    let missed = gap(Some(id(1, 20)), Some(id(1, 25)), Some(4));
+    let (_, gaps, _) = got(&log, &beyond(vec![id(1, 20), id(2, 1)]));
+    assert_eq!(gaps, [missed]);
+}
