@@ -17,6 +17,7 @@ use crate::route::{Origins, Policy};
 use crate::source::produce::{Produce, Rate};
 use crate::stream::history::Limits;
 use crate::stream::merge::Terms;
+use crate::stream::merge::foreign::Dedup;
 
 /// The flags of a route.
 #[derive(Debug, clap::Args)]
@@ -128,6 +129,15 @@ pub struct RouteArgs {
     #[arg(long, env = "WSEVENT_GAP_WAIT", value_name = "DURATION", default_value = "250ms", value_parser = values::duration, help_heading = "Sources")]
     pub gap_wait: Duration,
 
+    /// Recognise the same event where several foreign feeds bring it, whose events have no ids: by a number in its JSON payload, such as json:/seq, or by what it is (hash). The first copy is taken
+    #[arg(
+        long,
+        env = "WSEVENT_DEDUP",
+        value_name = "HOW",
+        help_heading = "Sources"
+    )]
+    pub dedup: Option<Dedup>,
+
     /// Produce random events beside the other sources
     #[arg(long, env = "WSEVENT_PRODUCE", value_parser = BoolishValueParser::new(), help_heading = "Sources")]
     pub produce: bool,
@@ -195,6 +205,11 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
     let has_peers = links.has_peers();
     let is_consuming = !upstreams.is_empty() || buses.bring_events();
     let (peers, standbys) = links.upstreams(&connect, is_consuming)?;
+    if upstreams.len() + standbys.len() < 2 && given(matches, "dedup") == 2 {
+        return Err(
+            "--dedup recognises what several feeds bring, and there are not two of them: add --consume URL".into(),
+        );
+    }
     if args.ready_when_upstream && given(matches, "ready_when_upstream") == 2 {
         check_readiness(&pattern, !upstreams.is_empty() || !peers.listed.is_empty())?;
     }
@@ -212,6 +227,7 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
         pattern,
         merging: Terms {
             gap_wait: args.gap_wait,
+            dedup: args.dedup,
         },
         upstreams,
         peers,

@@ -91,7 +91,10 @@ impl<'a> Links<'a> {
                 0 | 1 => Merge::new(log),
                 _ => Merge::of_several(log, &self.stream.policy.merging),
             };
-            merge.tend(self.stream.ender.token().clone(), &self.stream.tasks);
+            // Where sources stand still, what is held does.
+            if let Some(tending) = merge.tending(self.stream.ender.token().clone()) {
+                self.stream.tasks.spawn(self.pause.within(tending));
+            }
             self.merges.push(merge.clone());
             merge
         })

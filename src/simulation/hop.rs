@@ -12,7 +12,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocket};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::World;
 use super::net::{Arrived, End, Link, Node};
@@ -210,9 +209,9 @@ impl Hop {
             tasks: RefCell::default(),
             order: Cell::new(None),
         });
-        running
-            .merge
-            .tend(running.stop.clone(), &TaskTracker::new());
+        if let Some(tending) = running.merge.tending(running.stop.clone()) {
+            tokio::spawn(tending);
+        }
         let sources = self.plan.upstreams.iter().map(|node| (*node, false));
         let sources = sources.chain(self.plan.peers.iter().map(|node| (*node, true)));
         let sources: Vec<_> = sources.collect();

@@ -73,10 +73,7 @@ impl Reading<'_> {
                     self.presence.leads_to(answer.transport, answer.instance);
                     self.presence.connected();
                     self.appender.inflow.up();
-                    if std::mem::replace(&mut self.has_met, true) && !self.client.can_resume() {
-                        // What has been sent meanwhile, nobody knows.
-                        self.appender.lost(None);
-                    }
+                    self.begin(answer.instance.is_some());
                     self.read(*answer).await
                 }
                 Err(error) => error,
@@ -85,6 +82,24 @@ impl Reading<'_> {
             let pause = self.backoff.pause();
             debug!(url = self.name, ?pause, "trying again after a pause");
             sleep(pause).await;
+        }
+    }
+
+    /// There is a connection. What has been sent since the last one, nobody knows, unless the server can go on behind an id.
+    fn begin(&mut self, is_wsevent: bool) {
+        let has_met = std::mem::replace(&mut self.has_met, true);
+        let (inflow, resumes) = (self.appender.inflow, self.client.can_resume());
+        let misses = has_met && !resumes;
+        // What a wsevent sends has ids.
+        let is_to_be_told = match is_wsevent {
+            true => misses,
+            false => inflow.feed_begins(misses),
+        };
+        if is_to_be_told {
+            self.appender.lost(None);
+        }
+        if !is_wsevent {
+            inflow.feed_is_up(has_met && resumes);
         }
     }
 
@@ -157,7 +172,7 @@ impl Appender<'_> {
             }
             Item::New(event) => {
                 let gap = self.missing.take();
-                self.last = Some(self.inflow.append(event, gap));
+                self.last = self.inflow.append(event, gap).or(self.last);
                 true
             }
             Item::Gap(gap) => {

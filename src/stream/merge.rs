@@ -7,9 +7,12 @@
 //!                         one an origin   or is gone, or time is up
 //! ```
 //!
+//! What has no ids is recognised in another way, if that is wanted: see [`foreign`].
+//!
 //! Where there is one link, there is nothing of this: events go to the log directly.
 
 pub mod figures;
+pub mod foreign;
 pub mod row;
 pub mod rows;
 
@@ -20,11 +23,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::{EventLog, Way};
 use crate::event::{Event, EventId, Gap, NewEvent, Origin};
 use figures::Figures;
+use foreign::{Dedup, Foreign, Signs, Taken};
 use row::{LinkId, Marks};
 use rows::Rows;
 
@@ -36,6 +39,8 @@ const SAMPLED: Duration = Duration::from_millis(100);
 pub struct Terms {
     /// How long a hole is left open for another link to fill it.
     pub gap_wait: Duration,
+    /// How events that have no ids are recognised, if they are.
+    pub dedup: Option<Dedup>,
 }
 
 impl Terms {
@@ -47,6 +52,7 @@ impl Default for Terms {
     fn default() -> Self {
         Self {
             gap_wait: Self::GAP_WAIT,
+            dedup: None,
         }
     }
 }
@@ -61,6 +67,8 @@ pub struct Merge {
 struct Several {
     /// Comes before the log's own lock, and never the other way round.
     state: Mutex<State>,
+    /// What events without ids are recognised by, if they are.
+    signs: Option<Signs>,
     /// There is something to wait for that the task does not know of.
     changed: Notify,
     is_tended: AtomicBool,
@@ -68,6 +76,8 @@ struct Several {
 
 struct State {
     rows: Rows,
+    /// What has no ids, if it is recognised.
+    foreign: Option<Foreign>,
     /// When the task wakes.
     alarm: Option<Instant>,
 }
@@ -95,11 +105,18 @@ impl Merge {
         Arc::new(Self { log, several: None })
     }
 
-    /// For several links. Somebody has to [tend](Self::tend) it, or to call [`tick`](Self::tick) at each [`deadline`](Self::deadline).
+    /// For several links. Somebody has to await [what tends it](Self::tending), or to call [`tick`](Self::tick) at each [`deadline`](Self::deadline).
     pub fn of_several(log: Arc<EventLog>, terms: &Terms) -> Arc<Self> {
-        let rows = Rows::new(terms.gap_wait, log.capacity());
+        let (wait, capacity) = (terms.gap_wait, log.capacity());
+        let foreign = terms.dedup.as_ref();
+        let state = State {
+            rows: Rows::new(wait, capacity),
+            foreign: foreign.map(|dedup| Foreign::new(dedup, wait, capacity)),
+            alarm: None,
+        };
         let several = Several {
-            state: Mutex::new(State { rows, alarm: None }),
+            state: Mutex::new(state),
+            signs: terms.dedup.clone().map(Signs::new),
             changed: Notify::new(),
             is_tended: AtomicBool::new(false),
         };
@@ -118,7 +135,7 @@ impl Merge {
     pub fn inflow(self: &Arc<Self>, number: usize, is_from_peer: bool) -> Inflow {
         let seat = self.several.as_ref().map(|several| {
             let figures = Arc::<Figures>::default();
-            let link = several.lock().rows.enter(figures.clone());
+            let link = several.lock().enter(&figures);
             Arc::new(Seat {
                 merge: self.clone(),
                 link,
@@ -144,25 +161,25 @@ impl Merge {
     /// Lets go of what has waited long enough.
     pub fn tick(&self, now: Instant) {
         if let Some(several) = &self.several {
-            several.lock().rows.tick(&self.log, now);
+            several.lock().tick(&self.log, now);
         }
     }
 
-    /// Does so in time, as one of `tasks`, until `stop` is cancelled; from then on nothing is held. Once is enough; where there is
-    /// one link there is no task.
-    pub fn tend(self: &Arc<Self>, stop: CancellationToken, tasks: &TaskTracker) {
-        let Some(several) = &self.several else { return };
-        if !several.is_tended.swap(true, Ordering::AcqRel) {
-            let merge = self.clone();
-            tasks.spawn(async move {
-                if let Some(several) = &merge.several {
-                    stop.run_until_cancelled(several.keep_time(&merge.log))
-                        .await;
-                    let now = Instant::now();
-                    several.lock().rows.close(&merge.log, now);
-                }
-            });
-        }
+    /// Does so in time, until `stop` is cancelled; from then on nothing is held. None where there is one link, and where somebody does it.
+    pub fn tending(
+        self: &Arc<Self>,
+        stop: CancellationToken,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let several = self.several.as_ref()?;
+        let merge = self.clone();
+        (!several.is_tended.swap(true, Ordering::AcqRel)).then(|| async move {
+            if let Some(several) = &merge.several {
+                stop.run_until_cancelled(several.keep_time(&merge.log))
+                    .await;
+                let now = Instant::now();
+                several.lock().close(&merge.log, now);
+            }
+        })
     }
 }
 
@@ -171,11 +188,11 @@ impl Several {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something to the rows, and sees to it that the task knows how long to wait.
-    fn with<T>(&self, act: impl FnOnce(&mut Rows) -> T) -> T {
+    /// Does something to what is held, and sees to it that the task knows how long to wait.
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
-        let done = act(&mut state.rows);
-        let deadline = state.rows.deadline();
+        let done = act(&mut state);
+        let deadline = state.deadline();
         let is_sooner = deadline.is_some_and(|deadline| {
             let alarm = state.alarm;
             alarm.is_none_or(|alarm| deadline < alarm)
@@ -196,8 +213,51 @@ impl Several {
                 () = sleep_until(alarm.unwrap_or_else(Instant::now)), if alarm.is_some() => {}
             }
             let mut state = self.lock();
-            state.rows.tick(log, Instant::now());
-            state.alarm = state.rows.deadline();
+            state.tick(log, Instant::now());
+            state.alarm = state.deadline();
+        }
+    }
+}
+
+impl State {
+    fn enter(&mut self, figures: &Arc<Figures>) -> LinkId {
+        let link = self.rows.enter(figures.clone());
+        if let Some(foreign) = &mut self.foreign {
+            foreign.enter(link, figures.clone());
+        }
+        link
+    }
+
+    fn down(&mut self, log: &EventLog, link: LinkId, now: Instant) {
+        self.rows.down(log, link, now);
+        if let Some(foreign) = &mut self.foreign {
+            foreign.down(log, link, now);
+        }
+    }
+
+    fn leave(&mut self, log: &EventLog, link: LinkId, now: Instant) {
+        self.rows.leave(log, link, now);
+        if let Some(foreign) = &mut self.foreign {
+            foreign.leave(log, link, now);
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let foreign = self.foreign.as_ref().and_then(Foreign::deadline);
+        self.rows.deadline().into_iter().chain(foreign).min()
+    }
+
+    fn tick(&mut self, log: &EventLog, now: Instant) {
+        self.rows.tick(log, now);
+        if let Some(foreign) = &mut self.foreign {
+            foreign.tick(log, now);
+        }
+    }
+
+    fn close(&mut self, log: &EventLog, now: Instant) {
+        self.rows.close(log, now);
+        if let Some(foreign) = &mut self.foreign {
+            foreign.close(log);
         }
     }
 }
@@ -241,17 +301,30 @@ impl Inflow {
 
     /// There is a connection now, and it has been told where to go on.
     pub fn up(&self) {
-        self.with(|rows, link| rows.up(link));
+        self.with(|state, link| state.rows.up(link));
     }
 
     /// There is none any more.
     pub fn down(&self) {
-        self.with(|rows, link| rows.down(&self.merge.log, link, Instant::now()));
+        self.with(|state, link| state.down(&self.merge.log, link, Instant::now()));
+    }
+
+    /// A connection to a feed begins whose events have no ids. `misses` says that there has been one before, and that what was sent
+    /// meanwhile does not come: whether the source is to tell that, as nobody else does.
+    pub fn feed_begins(&self, misses: bool) -> bool {
+        let is_known = self.with_foreign(|foreign, link| foreign.begins(link, misses));
+        misses && is_known.is_none()
+    }
+
+    /// From here on that feed brings what is sent. `resumes` says that it also brings what was sent since it was last there.
+    pub fn feed_is_up(&self, resumes: bool) {
+        self.with_foreign(|foreign, link| foreign.up(link, resumes));
     }
 
     /// It leads through these instances.
     pub fn leads_through(&self, path: impl IntoIterator<Item = Origin>) {
-        self.with(|rows, link| rows.leads_through(link, path.into_iter().collect()));
+        let path = path.into_iter().collect();
+        self.with(|state, link| state.rows.leads_through(link, path));
     }
 
     /// An event that has its id. `gap` is what the other side says is missing right before it.
@@ -263,8 +336,8 @@ impl Inflow {
         };
         let (link, now) = ((seat.link, self.way), Instant::now());
         let copy = self.is_for_peers().then(|| (event.clone(), gap.clone()));
-        let is_new = self.with(|rows, _| {
-            let is_new = rows.relay(log, link, event, gap, now);
+        let is_new = self.with(|state, _| {
+            let is_new = state.rows.relay(log, link, event, gap, now);
             if let Some((event, gap)) = copy.filter(|_| !is_new) {
                 log.relay_to_peers(self.way, event, gap);
             }
@@ -280,7 +353,7 @@ impl Inflow {
         if self.is_for_peers() {
             return None;
         }
-        self.with(|rows, link| rows.marks(&self.merge.log, link, origin))
+        self.with(|state, link| state.rows.marks(&self.merge.log, link, origin))
     }
 
     /// Whether this event is a copy that need not be looked at any further: then it has been taken.
@@ -292,9 +365,28 @@ impl Inflow {
         true
     }
 
-    /// An event that has none.
-    pub fn append(&self, event: impl Into<NewEvent>, gap: Option<Gap>) -> EventId {
-        self.merge.log.append_by(self.way, event, gap)
+    /// An event that has none: the id that it has got, unless it was here, or waits for others. `gap` is what is known to be missing
+    /// right before it.
+    pub fn append(&self, event: impl Into<NewEvent>, gap: Option<Gap>) -> Option<EventId> {
+        let (log, event, now) = (&self.merge.log, event.into(), Instant::now());
+        let several = self.merge.several.as_ref();
+        let signs = several.and_then(|several| several.signs.as_ref());
+        let (Some(signs), Some(seat)) = (signs, &self.seat) else {
+            return Some(log.append_by(self.way, event, gap));
+        };
+        let sign = signs.of(&event);
+        let way = (seat.link, self.way);
+        let taken = self
+            .with_foreign(|foreign, _| foreign.take(log, way, (event, sign), gap, now))
+            .unwrap_or(Taken::Held);
+        match taken {
+            Taken::New(id) => Some(id),
+            Taken::Held => None,
+            Taken::Copy(since) => {
+                seat.has_brought_copy(since, now);
+                None
+            }
+        }
     }
 
     /// Events from before this log began, oldest first: see [`EventLog::backfill`].
@@ -328,15 +420,19 @@ impl Inflow {
         let Some(several) = &self.merge.several else {
             return act();
         };
-        several.with(|rows| {
+        several.with(|state| {
             act();
-            rows.refresh(&self.merge.log, Instant::now());
+            state.rows.refresh(&self.merge.log, Instant::now());
         });
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Rows, LinkId) -> T) -> Option<T> {
+    fn with<T>(&self, act: impl FnOnce(&mut State, LinkId) -> T) -> Option<T> {
         let (several, seat) = (self.merge.several.as_ref()?, self.seat.as_ref()?);
-        Some(several.with(|rows| act(rows, seat.link)))
+        Some(several.with(|state| act(state, seat.link)))
+    }
+
+    fn with_foreign<T>(&self, act: impl FnOnce(&mut Foreign, LinkId) -> T) -> Option<T> {
+        self.with(|state, link| Some(act(state.foreign.as_mut()?, link)))?
     }
 }
 
@@ -344,14 +440,30 @@ impl Seat {
     /// An event that was here has come on this link, too.
     fn has_repeated(&self, id: EventId, now: Instant) {
         self.figures.repeated();
+        self.sample(now, || {
+            let since = self.merge.log.since_of(id)?;
+            Some(crate::event::now().saturating_sub(since))
+        });
+    }
+
+    /// An event without an id has come on this link that was here, since then.
+    fn has_brought_copy(&self, since: Option<Instant>, now: Instant) {
+        self.figures.repeated();
+        self.sample(now, || {
+            let lag = now.duration_since(since?).as_micros();
+            Some(u64::try_from(lag).unwrap_or(u64::MAX))
+        });
+    }
+
+    /// Looks how late it is, in microseconds, if it is time to.
+    fn sample(&self, now: Instant, lag: impl FnOnce() -> Option<u64>) {
         let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
         if sampled.is_some_and(|sampled| now.duration_since(sampled) < SAMPLED) {
             return;
         }
-        if let Some(since) = self.merge.log.since_of(id) {
+        if let Some(lag) = lag() {
             *sampled = Some(now);
-            self.figures
-                .lagged(crate::event::now().saturating_sub(since));
+            self.figures.lagged(lag);
         }
     }
 }
@@ -360,7 +472,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(several) = &self.merge.several {
             let (log, link) = (&self.merge.log, self.link);
-            several.with(|rows| rows.leave(log, link, Instant::now()));
+            several.with(|state| state.leave(log, link, Instant::now()));
         }
     }
 }

@@ -125,7 +125,7 @@ impl<'a> Intake<'a> {
 
     /// A connection to a foreign WebSocket has been made.
     pub fn begin_raw(&mut self) {
-        if self.has_met {
+        if self.to.inflow.feed_begins(self.has_met) {
             // What such a server has sent meanwhile, nobody knows.
             self.gaps = vec![Gap {
                 after: self.to.log.last().map(|id| id.to_string().into()),
@@ -133,6 +133,12 @@ impl<'a> Intake<'a> {
                 lost: None,
             }];
         }
+    }
+
+    /// A foreign WebSocket sends what there is, from here on.
+    pub fn follow_raw(&mut self) {
+        self.note_met();
+        self.to.inflow.feed_is_up(false);
     }
 
     /// The connection has ended. What has come of a past is better than nothing, and the next one goes on from there.

@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
             self.intake.note_met();
             self.intake.take_raw(payload, talk);
         }
-        self.intake.note_met();
+        self.intake.follow_raw();
         Ok(())
     }
 

@@ -107,6 +107,16 @@ impl<T> Row<T> {
         }
     }
 
+    /// Says whether a number that is skipped is something that is missing, from here on.
+    pub fn counts(&mut self, counts: bool) {
+        self.counts = counts;
+    }
+
+    /// Whether it is.
+    pub fn tells(&self) -> bool {
+        self.counts
+    }
+
     /// The number of the last thing that has been released.
     pub fn last(&self) -> Option<u64> {
         self.begun.then(|| self.last.load(Ordering::Relaxed))

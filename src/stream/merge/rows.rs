@@ -20,6 +20,11 @@ const MAX_HELD: usize = 10_000;
 const HELD_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=4 << 20;
 const HELD_PART: usize = 4;
 
+/// How many bytes may be held for a log that may hold so many.
+pub(super) fn most_bytes(history: usize) -> usize {
+    (history / HELD_PART).clamp(*HELD_BYTES.start(), *HELD_BYTES.end())
+}
+
 /// Of each origin what is held, and how far each link has come.
 pub struct Rows {
     /// How long a hole is left open for another link to fill it.
@@ -56,7 +61,7 @@ impl Rows {
     pub fn new(wait: Duration, history: usize) -> Self {
         Self {
             wait,
-            most_bytes: (history / HELD_PART).clamp(*HELD_BYTES.start(), *HELD_BYTES.end()),
+            most_bytes: most_bytes(history),
             links: Vec::new(),
             next: 0,
             rows: HashMap::new(),

@@ -70,9 +70,7 @@ fn unescaped(token: &str) -> Option<String> {
 impl Pointer {
     /// The value it leads to in this JSON text, if that can be a key: a string, or a number or boolean as it is written.
     fn find(&self, json: &[u8]) -> Option<Arc<str>> {
-        let mut reader = serde_json::Deserializer::from_slice(json);
-        let raw = Way(&self.0).deserialize(&mut reader).ok()??;
-        reader.end().ok()?;
+        let raw = self.value(json)?;
         let text: Cow<'_, str> = match raw.get().as_bytes().first()? {
             b'"' => serde_json::from_str::<String>(raw.get()).ok()?.into(),
             b'{' | b'[' | b'n' => return None,
@@ -80,6 +78,14 @@ impl Pointer {
         };
         let is_key = !text.is_empty() && text.len() <= MAX_KEY && !text.contains(char::is_control);
         is_key.then(|| text.into())
+    }
+
+    /// The value it leads to in this JSON text, as it is written there.
+    pub fn value<'j>(&self, json: &'j [u8]) -> Option<&'j RawValue> {
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let raw = Way(&self.0).deserialize(&mut reader).ok()??;
+        reader.end().ok()?;
+        Some(raw)
     }
 }
 
