@@ -365,3 +365,70 @@ impl Past {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::stream::merge::Merge;
+    use crate::stream::via::Via;
+
+    fn destination(log: &Arc<EventLog>) -> Destination {
+        Destination {
+            log: log.clone(),
+            inflow: Merge::new(log.clone()).inflow(0, false),
+            owes_past: false,
+            pause: Arc::default(),
+            via: Arc::new(Via::new(Instance {
+                id: log.origin(),
+                address: "here".into(),
+                distance: 0,
+            })),
+            number: 0,
+            on_demand: false,
+        }
+    }
+
+    fn id(origin: u64, seq: u64) -> EventId {
+        EventId {
+            origin: Origin(origin),
+            seq,
+        }
+    }
+
+    fn welcome(backlog: u64) -> Welcome {
+        Welcome {
+            path: vec![],
+            backlog,
+            resumed: None,
+        }
+    }
+
+    fn take(intake: &mut Intake, event: EventId) {
+        let time = crate::event::now() + 1_000_000;
+        let message = Payload::text(format!("{event} t={time}\nx"));
+        intake.take(message).expect("an event");
+    }
+
+    #[test]
+    fn what_is_told_of_one_origin_is_not_told_with_an_event_of_another() {
+        let log = Arc::new(EventLog::new(1 << 20));
+        let to = destination(&log);
+        let mut intake = Intake::new(&to, 1_000);
+        intake.welcomed(welcome(0));
+        take(&mut intake, id(1, 4));
+        let gap = Payload::text(format!("!gap after={} lost=3", id(1, 4)));
+        intake.take(gap).expect("a notice");
+        take(&mut intake, id(2, 1));
+        assert_eq!(log.gap_before(id(2, 1)), None);
+        take(&mut intake, id(1, 8));
+        let told = log.gap_before(id(1, 8)).expect("the number shows it");
+        assert_eq!((told.next, told.lost), (Some(id(1, 8)), Some(3)));
+        // Of what has no place, nobody can say better where it is missing.
+        intake.take(Payload::text("!gap lost=2")).expect("a notice");
+        take(&mut intake, id(2, 2));
+        let told = log.gap_before(id(2, 2)).expect("it is told");
+        assert_eq!((told.next, told.lost), (Some(id(2, 2)), Some(2)));
+    }
+}
