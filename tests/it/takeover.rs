@@ -232,6 +232,8 @@ async fn readers_that_cannot_be_handed_over_come_back_without_a_loss() {
     assert_eq!(last.data, "a");
     let _new = place.next(&old, &["--accept-publish"]).await;
     publish(address, &[], "b").await;
+    let pause = stream.block().await.expect("when to come back");
+    assert!(pause.starts_with("retry: "), "{pause}");
     stream.ended().await;
     let headers = [accept[0], ("Last-Event-ID", last.id())];
     let mut stream = Stream::open(address, "/events", &headers).await;
