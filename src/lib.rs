@@ -60,10 +60,13 @@ pub mod topology;
 pub mod url_path;
 pub mod wire;
 
+use std::mem;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -72,12 +75,13 @@ use admin::Admin;
 use cli::config::ConfigFile;
 use cli::{Hop, Role};
 use event::Origin;
+use listen::Listeners;
 use pause::Pause;
 use route::Routes;
 use server::Door;
 use server::limits::Keeper;
 use shutdown::{Signals, Stop};
-use takeover::{Beginning, Giver, Heir, Legacy};
+use takeover::{Beginning, Giver, Heir, Legacy, Post};
 
 /// Plays the role until it is over; the exit status of the process.
 pub async fn run(role: Role) -> Result<ExitCode> {
@@ -108,68 +112,114 @@ pub async fn run(role: Role) -> Result<ExitCode> {
     }
 }
 
+/// A hop that is ready to let clients in.
+struct Begun {
+    listeners: Listeners,
+    addresses: Vec<SocketAddr>,
+    admin: Option<Listeners>,
+    /// Where the next process may come to take over.
+    post: Option<Post>,
+    routes: Arc<Routes>,
+    /// How many routes were configured, and where the first one is.
+    configured: (usize, String),
+    keeper: Arc<Keeper>,
+}
+
+impl Begun {
+    /// Finds a place to listen, or takes over from a process that does, and begins to bring events in.
+    async fn new(hop: &mut Hop, tasks: &TaskTracker, stop: &Stop) -> Result<Self> {
+        let Beginning {
+            listeners,
+            admin,
+            post,
+            heir,
+        } = Beginning::find(hop.takeover.as_deref(), &hop.address, hop.admin.as_deref()).await?;
+        let addresses = listeners.addresses()?;
+        let serving = addresses.first().map_or(hop.address.clone(), |first| {
+            real_address(&hop.address, first.port())
+        });
+        let policies = mem::take(&mut hop.routes).into_iter();
+        let policies: Vec<_> = policies
+            .map(|policy| policy.at(&serving, &addresses))
+            .collect::<Result<_>>()?;
+        let scheme = if hop.tls.is_some() { "wss" } else { "ws" };
+        let path = policies.first().map(|policy| policy.pattern.to_string());
+        let url = format!("{scheme}://{serving}{}", path.unwrap_or_default());
+        let count = policies.len();
+        let instance = heir.as_ref().map_or_else(Origin::random, Heir::instance);
+        let mut legacy = match heir {
+            Some(heir) => Some(heir.take(&policies).await?),
+            None => None,
+        };
+        // From here on nothing waits: what has been taken is gone on with.
+        let estate = legacy.as_mut().map(Legacy::estate);
+        let own = (instance, &*serving);
+        let routes = Arc::new(Routes::go_on(policies, own, (tasks, stop), estate));
+        let keeper = Keeper::new(hop.limits.clone(), hop.tls.is_none());
+        if let Some(legacy) = legacy {
+            legacy.settle_in(&routes, &keeper);
+        }
+        Ok(Self {
+            listeners,
+            addresses,
+            admin,
+            post,
+            routes,
+            configured: (count, url),
+            keeper,
+        })
+    }
+
+    /// Lets the next process take over, if one may. `doors` are shut while it does, and `replaced` is cancelled once it has.
+    fn give(
+        &mut self,
+        address: &str,
+        doors: &Arc<Pause>,
+        stop: &Stop,
+        replaced: &CancellationToken,
+    ) -> Result<Option<JoinHandle<()>>> {
+        let Some(post) = self.post.take() else {
+            return Ok(None);
+        };
+        let admin = self.admin.as_ref().map(Listeners::duplicate).transpose()?;
+        let giver = Giver {
+            post,
+            address: address.to_owned(),
+            addresses: self.addresses.clone(),
+            serving: self.listeners.duplicate()?,
+            admin: admin.unwrap_or_default(),
+            routes: self.routes.clone(),
+            doors: doors.clone(),
+            stop: stop.clone(),
+            replaced: replaced.clone(),
+        };
+        Ok(Some(giver.start()))
+    }
+}
+
 /// Runs a hop until `stop` has begun and everything has been drained.
-async fn run_hop(hop: Hop, stop: Stop) -> Result<()> {
+async fn run_hop(mut hop: Hop, stop: Stop) -> Result<()> {
     // Before anything else: until then it would end the process.
     let hangups = reload::hangups()?;
-    let Beginning {
-        listeners,
-        admin,
-        post,
-        heir,
-    } = Beginning::find(hop.takeover.as_deref(), &hop.address, hop.admin.as_deref()).await?;
     let tasks = TaskTracker::new();
-    let addresses = listeners.addresses()?;
-    let serving = addresses.first().map_or(hop.address.clone(), |first| {
-        real_address(&hop.address, first.port())
-    });
-    let policies = hop.routes.into_iter();
-    let policies: Vec<_> = policies
-        .map(|policy| policy.at(&serving, &addresses))
-        .collect::<Result<_>>()?;
-    let instance = heir.as_ref().map_or_else(Origin::random, Heir::instance);
-    let mut legacy = None;
-    if let Some(heir) = heir {
-        let taking = stop.begun().run_until_cancelled(heir.take(&policies));
-        let Some(taken) = taking.await.transpose()? else {
-            return Ok(());
-        };
-        legacy = Some(taken);
-    }
-    let (patterns, own) = (policies.len(), (instance, &*serving));
-    let first = policies.first().map(|policy| policy.pattern.to_string());
-    let estate = legacy.as_mut().map(Legacy::estate);
-    let routes = Arc::new(Routes::go_on(policies, own, (&tasks, &stop), estate));
-    let keeper = Keeper::new(hop.limits, hop.tls.is_none());
-    if let Some(legacy) = legacy {
-        legacy.settle_in(&routes, &keeper);
-    }
-    let doors = Arc::new(Pause::default());
-    let replaced = CancellationToken::new();
-    let giving = match post {
-        Some(post) => Some(
-            Giver {
-                post,
-                address: hop.address.clone(),
-                addresses: addresses.clone(),
-                serving: listeners.duplicate()?,
-                admin: match &admin {
-                    Some(admin) => admin.duplicate()?,
-                    None => Vec::new(),
-                },
-                routes: routes.clone(),
-                doors: doors.clone(),
-                stop: stop.clone(),
-                replaced: replaced.clone(),
-            }
-            .start(),
-        ),
-        None => None,
+    let beginning = Begun::new(&mut hop, &tasks, &stop);
+    let Some(begun) = stop.begun().run_until_cancelled(beginning).await else {
+        return Ok(());
     };
-    let scheme = if hop.tls.is_some() { "wss" } else { "ws" };
+    let mut begun = begun?;
+    let (doors, replaced) = (Arc::new(Pause::default()), CancellationToken::new());
+    let giving = begun.give(&hop.address, &doors, &stop, &replaced)?;
+    let Begun {
+        listeners,
+        addresses,
+        admin,
+        routes,
+        configured: (count, url),
+        keeper,
+        ..
+    } = begun;
     for address in &addresses {
-        let path = first.as_deref().unwrap_or_default();
-        info!(%address, url = %format_args!("{scheme}://{serving}{path}"), routes = patterns, "listening");
+        info!(%address, %url, routes = count, "listening");
     }
     if let Some(tls) = &hop.tls {
         tasks.spawn(tls.clone().watch(stop.over().clone()));
@@ -180,7 +230,7 @@ async fn run_hop(hop: Hop, stop: Stop) -> Result<()> {
         routes: hop.file.map(ConfigFile::left_alone),
     };
     // It watches all others, so it is not one of them.
-    let admin = admin
+    let mut admin = admin
         .map(|listeners| Admin::start(listeners, routes.clone(), stop.clone()))
         .transpose()?;
     let reloading = reload::on_hangup(hangups, files, routes.clone(), addresses);
@@ -191,13 +241,12 @@ async fn run_hop(hop: Hop, stop: Stop) -> Result<()> {
         auth: hop.auth,
         routes: routes.clone(),
     };
-    let begun = stop.begun().clone();
-    server::serve(listeners, door, keeper, tasks.clone(), begun, &doors).await;
+    let ending = stop.begun().clone();
+    server::serve(listeners, door, keeper, tasks.clone(), ending, &doors).await;
     if let Some(giving) = giving {
         // What it may be about to give away is not to be ended here.
         let _ = giving.await;
     }
-    let mut admin = admin;
     if replaced.is_cancelled()
         && let Some(admin) = admin.take()
     {

@@ -322,8 +322,7 @@ impl Routes {
     /// Another process goes on: whoever is still here is told to come again, there.
     pub fn retire(&self) {
         for route in self.all() {
-            let reason = "this instance has been replaced: connect again";
-            route.gone.end(Farewell::new(CloseCode::Restart, reason));
+            route.gone.end_each(Farewell::replaced);
         }
     }
 

@@ -11,7 +11,8 @@
 //!                                         ·· from here on nothing moves
 //!                                   ◄──   the last events, what else is known of the logs, where each subscriber stands
 //!     taken                         ──►
-//!     serves                                drains who could not be handed over, and ends
+//!     serves, closes the connection ──►
+//!                                           sends away who could not be handed over, and ends
 //! ```
 //!
 //! - Until `taken` has been said the streams are the old process's: if the new one fails before that, everything goes on there.
@@ -21,8 +22,10 @@
 //! - What is [sent](protocol) may come from another version of this program: what is not known is passed over.
 
 mod giving;
+mod going;
 mod link;
 mod protocol;
+mod standstill;
 mod taking;
 
 use std::fs;

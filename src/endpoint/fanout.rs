@@ -80,6 +80,9 @@ const RESTART_PAUSE: RangeInclusive<u64> = 500..=2_000;
 /// The same for one that is just old: ages have spread them already.
 const AGE_PAUSE: RangeInclusive<u64> = 50..=500;
 
+/// The same for one that another process serves now: that is ready, but all of them go in the same moment.
+const REPLACED_PAUSE: RangeInclusive<u64> = 50..=2_000;
+
 /// What is said of a subscriber that has fallen out of history.
 pub const PASSED_BY: &str = "too slow: history has moved past this subscriber";
 
@@ -123,6 +126,15 @@ impl Settings {
         let age = self.max_connection_age?;
         Some(age.mul_f64(rand::random_range(YOUNGEST..=OLDEST)))
     }
+
+    /// How old one may still become that has been there for `lasted` under another process. That may have had no limit: those who are
+    /// too old are not to leave together, either.
+    fn age_left(&self, lasted: Duration) -> Option<Duration> {
+        let left = self.connection_age()?.saturating_sub(lasted);
+        let spread = self.max_connection_age?;
+        let spread = spread.mul_f64(rand::random_range(0.0..=OLDEST - YOUNGEST));
+        Some(left.max(spread))
+    }
 }
 
 /// Ends the subscribers of a stream, and says why.
@@ -130,9 +142,18 @@ impl Settings {
 pub struct Ender {
     token: CancellationToken,
     stop: Stop,
-    why: Arc<OnceLock<Farewell>>,
+    why: Arc<OnceLock<Why>>,
     /// What those are told that end with a larger whole.
-    or_why: Arc<OnceLock<Farewell>>,
+    or_why: Arc<OnceLock<Why>>,
+}
+
+/// What those are told that are sent away.
+#[derive(Debug)]
+enum Why {
+    /// All the same.
+    Same(Farewell),
+    /// Each something of its own.
+    Each(fn() -> Farewell),
 }
 
 /// What a subscriber is told that the server sends away: code and reason of a Close frame (RFC 6455, section 7.4).
@@ -159,6 +180,11 @@ impl Farewell {
     /// The hop restarts, or another one takes its place.
     pub fn restarting() -> Self {
         Self::for_now("restarting", RESTART_PAUSE)
+    }
+
+    /// Another process has taken the place of this one, which could not give this subscriber away.
+    pub fn replaced() -> Self {
+        Self::for_now("another process has taken over", REPLACED_PAUSE)
     }
 
     /// The connection is old enough.
@@ -198,7 +224,16 @@ impl Ender {
 
     /// Ends them now. The first reason stands.
     pub fn end(&self, farewell: Farewell) {
-        let _ = self.why.set(farewell);
+        self.end_because(Why::Same(farewell));
+    }
+
+    /// The same; each has a farewell of its own, as they are welcome again, and are not to come back together.
+    pub fn end_each(&self, farewell: fn() -> Farewell) {
+        self.end_because(Why::Each(farewell));
+    }
+
+    fn end_because(&self, why: Why) {
+        let _ = self.why.set(why);
         self.token.cancel();
     }
 
@@ -214,11 +249,12 @@ impl Ender {
 
     /// What one of them is told. If it may come back, its pause is its own.
     pub fn farewell(&self) -> Farewell {
-        let why = self.why.get().or(self.or_why.get());
-        why.cloned().unwrap_or_else(|| match self.stop.is_drain() {
-            true => Farewell::restarting(),
-            false => Farewell::new(CloseCode::Away, "the server is stopping"),
-        })
+        match self.why.get().or(self.or_why.get()) {
+            Some(Why::Same(farewell)) => farewell.clone(),
+            Some(Why::Each(farewell)) => farewell(),
+            None if self.stop.is_drain() => Farewell::restarting(),
+            None => Farewell::new(CloseCode::Away, "the server is stopping"),
+        }
     }
 }
 
@@ -450,3 +486,6 @@ impl Fanout {
         };
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,12 +164,15 @@ impl Served {
 
     /// Lets its subscribers go one by one.
     pub(super) fn drain(&self) {
-        for fanout in self.fanouts.iter().filter_map(OnceLock::get) {
-            fanout.drain();
+        for fanout in self.fanouts.iter().chain([&self.peers]) {
+            if let Some(fanout) = fanout.get() {
+                fanout.drain();
+            }
         }
     }
 
-    /// Has those subscribers let go of that can go on in another process.
+    /// Has those subscribers let go of that can go on in another process. Links to peers are not among them: where they stand is
+    /// said in the numbers of a log that is made anew there. They come back by themselves, and say what they have.
     pub fn hold(&self, collector: &Collector) {
         for format in [Format::WebSocket, Format::Hop] {
             if let Some(fanout) = self.fanouts[format as usize].get() {

@@ -59,6 +59,9 @@ pub struct Summary {
     /// Of the state, if it is kept.
     #[serde(default)]
     pub kept: Option<retained::Known>,
+    /// Of each origin, as far as its events have not come from peers; if there are peers.
+    #[serde(default)]
+    pub local: Option<Vec<places::Known>>,
 }
 
 impl EventLog {
@@ -91,9 +94,12 @@ impl EventLog {
                 break;
             }
             bytes += cost(&entry.event);
+            let mut entry = entry.clone();
+            // What a peer has brought may have entered here as well, if it was faster.
+            entry.is_from_peer &= !self.local_has(&entry);
             entries.push(Numbered {
                 index: at,
-                entry: entry.clone(),
+                entry,
                 is_held: true,
             });
             at += 1;
@@ -103,6 +109,15 @@ impl EventLog {
             next: at,
             is_last: at == next,
         }
+    }
+
+    fn local_has(&self, entry: &Entry) -> bool {
+        let id = entry.event.id;
+        self.local.as_ref().is_some_and(|local| {
+            let state = local.lock();
+            let runs = state.history.places().of(id.origin);
+            runs.is_some_and(|runs| runs.index_of(id.seq).is_some())
+        })
     }
 
     /// From now on nothing that is [offered](Self::offer) is taken.
@@ -127,6 +142,12 @@ impl EventLog {
             has_let_go: state.history.has_let_go(),
             origins: state.history.places().known(),
             kept: state.kept.as_ref().map(|kept| kept.known()),
+            local: self.local.as_ref().map(|local| {
+                let known = local.lock().history.places().known();
+                // Where they stand there is said by what goes into it.
+                let known = known.into_iter();
+                known.map(places::Known::without_place).collect()
+            }),
         }
     }
 
@@ -162,6 +183,7 @@ pub struct Import {
     limits: Limits,
     history: History,
     kept: Option<Box<Retained>>,
+    has_peers: bool,
 }
 
 impl Import {
@@ -179,6 +201,15 @@ impl Import {
             kept: kept.map(|retain| Box::new(Retained::new(retain.bytes))),
             retain,
             limits,
+            has_peers: false,
+        }
+    }
+
+    /// The same, for a stream that has peers.
+    pub fn with_peers(self) -> Self {
+        Self {
+            has_peers: true,
+            ..self
         }
     }
 
@@ -223,7 +254,7 @@ impl Import {
         if let (Some(kept), Some(known)) = (&mut kept, &summary.kept) {
             kept.know(known, history.first());
         }
-        EventLog {
+        let log = EventLog {
             origin: self.origin,
             began: self.began,
             keys: self.retain.map(|retain| retain.key),
@@ -239,7 +270,30 @@ impl Import {
             head: Head::default(),
             unsettled: AtomicUsize::new(0),
             local: None,
+        };
+        match self.has_peers {
+            true => log.with_peers_who_know(summary),
+            false => log,
         }
+    }
+}
+
+impl EventLog {
+    /// With a log of what has not come from peers, of which as much is known as there was where it comes from. If that had no
+    /// peers, nothing has come from them.
+    fn with_peers_who_know(self, summary: &Summary) -> Self {
+        let log = self.with_peers();
+        if let Some(local) = &log.local {
+            let known = summary.local.as_ref().unwrap_or(&summary.origins);
+            let known: Vec<_> = known
+                .iter()
+                .cloned()
+                .map(places::Known::without_place)
+                .collect();
+            let mut state = local.lock();
+            state.history.remember(&known, summary.has_let_go);
+        }
+        log
     }
 }
 

@@ -50,6 +50,17 @@ pub struct Known {
     pub oldest: Option<[u64; 3]>,
 }
 
+impl Known {
+    /// The same, where events have other numbers in the history.
+    pub fn without_place(self) -> Self {
+        Self {
+            last_index: 0,
+            oldest: None,
+            ..self
+        }
+    }
+}
+
 /// Events that follow each other without a hole both at their origin and in the history.
 #[derive(Debug, Clone, Copy)]
 struct Run {

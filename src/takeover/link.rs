@@ -214,6 +214,11 @@ impl Link {
         Ok(self.files.drain(..count).collect())
     }
 
+    /// Waits until the other side has closed it.
+    pub async fn is_over(&mut self) {
+        while let Ok(Some(_)) = self.next().await {}
+    }
+
     /// Nothing can come any more, and what has come by now is all there is.
     pub fn close(&mut self) {
         let _ = shutdown(self.socket.as_fd(), Shutdown::Both);

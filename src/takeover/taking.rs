@@ -216,6 +216,10 @@ impl<'a> Receiving<'a> {
             };
             let name = (Origin(stream.origin), stream.began);
             let import = Import::new(name, policy.history, policy.retain.clone());
+            let import = match policy.peers.is_empty() {
+                true => import,
+                false => import.with_peers(),
+            };
             imports.insert(number, import);
         }
         Self {
@@ -309,7 +313,8 @@ impl Legacy {
         std::mem::take(&mut self.estate)
     }
 
-    /// Goes on with the subscribers, whose streams are among `routes`; `keeper` counts them.
+    /// Goes on with the subscribers, whose streams are among `routes`; `keeper` counts them. The other process, which waits for the
+    /// end of this, then sends away who is still there.
     pub fn settle_in(self, routes: &Routes, keeper: &Keeper) {
         let mut places: HashMap<usize, Option<(Arc<Route>, Key)>> = HashMap::new();
         let mut count = 0;

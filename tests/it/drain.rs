@@ -21,7 +21,7 @@ const SSE: (&str, &str) = ("Accept", "text/event-stream");
 const NDJSON: (&str, &str) = ("Accept", "application/x-ndjson");
 
 /// The pause that a reason ends with, in milliseconds.
-fn pause_of(reason: &str, why: &str) -> u64 {
+pub fn pause_of(reason: &str, why: &str) -> u64 {
     let pause = reason
         .strip_prefix(why)
         .unwrap_or_else(|| panic!("{reason}"));

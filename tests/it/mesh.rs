@@ -20,7 +20,7 @@ use crate::peers::{Language, Peer};
 use crate::publish::{ask, post};
 
 /// Instances that are all peers of all others. Each may be killed, and begun again at its port.
-struct Mesh {
+pub struct Mesh {
     ports: Vec<ReservedPort>,
     /// What each of them is told besides.
     args: Vec<String>,
@@ -29,7 +29,7 @@ struct Mesh {
 
 impl Mesh {
     /// So many instances that let clients publish, with a link from each to each.
-    async fn start(count: usize, args: &[&str]) -> Self {
+    pub async fn start(count: usize, args: &[&str]) -> Self {
         let mut mesh = Self::planned(count, args);
         for number in 0..count {
             mesh.begin(number, &[]).await;
@@ -41,7 +41,7 @@ impl Mesh {
     }
 
     /// The same, of which none runs yet.
-    fn planned(count: usize, args: &[&str]) -> Self {
+    pub fn planned(count: usize, args: &[&str]) -> Self {
         Self {
             ports: (0..count).map(|_| ReservedPort::new()).collect(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
@@ -50,7 +50,7 @@ impl Mesh {
     }
 
     /// Begins one of them, with more flags.
-    async fn begin(&mut self, number: usize, more: &[&str]) {
+    pub async fn begin(&mut self, number: usize, more: &[&str]) {
         let own = self.ports[number].address().to_string();
         let url = |port: &ReservedPort| format!("ws://{}/events", port.address());
         let others = self.ports.iter().map(url).enumerate();
@@ -63,12 +63,17 @@ impl Mesh {
         self.hops[number] = Some(Hop::start(&[&args, more].concat()).await);
     }
 
-    fn hop(&self, number: usize) -> &Hop {
+    pub fn hop(&self, number: usize) -> &Hop {
         self.hops[number].as_ref().expect("it runs")
     }
 
+    /// One of them, for which another one may be begun.
+    pub fn leave(&mut self, number: usize) -> Hop {
+        self.hops[number].take().expect("it runs")
+    }
+
     async fn kill(&mut self, number: usize) {
-        let mut hop = self.hops[number].take().expect("it runs");
+        let mut hop = self.leave(number);
         hop.signal(Signal::KILL);
         hop.exit().await;
     }

@@ -1,6 +1,9 @@
 //! Replacing a running hop by another process: subscribers do not notice it.
 
+mod drained;
 mod halfway;
+mod lives;
+mod peers;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -90,6 +93,20 @@ fn assert_whole(texts: &[String], publisher: &str, count: usize) {
     assert!(own == expected, "{} of {count}: {own:?}", own.len());
 }
 
+/// Publishes one event after the other until it is told to end. How many there were.
+async fn post(
+    address: SocketAddr,
+    name: &str,
+    mut over: tokio::sync::oneshot::Receiver<()>,
+) -> usize {
+    let mut count = 0;
+    while over.try_recv().is_err() {
+        publish(address, &[], &format!("{name} {count}")).await;
+        count += 1;
+    }
+    count
+}
+
 /// Publishes on a WebSocket, and waits for each event to come back, until it is told to end. How many there were.
 async fn chat(mut client: Client, mut over: tokio::sync::oneshot::Receiver<()>) -> (Client, usize) {
     let mut count = 0;
@@ -121,15 +138,8 @@ async fn a_thousand_subscribers_do_not_notice_that_the_process_is_another_one() 
     foreign.says().await;
     let (stop_chat, over) = tokio::sync::oneshot::channel();
     let chatting = tokio::spawn(chat(old.subscribe().await, over));
-    let (stop_posts, mut over) = tokio::sync::oneshot::channel::<()>();
-    let posting = tokio::spawn(async move {
-        let mut count = 0;
-        while over.try_recv().is_err() {
-            publish(address, &[], &format!("post {count}")).await;
-            count += 1;
-        }
-        count
-    });
+    let (stop_posts, over) = tokio::sync::oneshot::channel();
+    let posting = tokio::spawn(post(address, "post", over));
 
     let new = place.next(&old, &["--accept-publish"]).await;
     let taken = new.logged("taken over from another process").await;
@@ -204,7 +214,7 @@ async fn ids_names_and_history_go_on_however_often() {
     assert_eq!(stream.event().await.data, "1");
     assert_eq!(stream.event().await.data, "2");
     assert!(Path::new(&place.path()).exists());
-    hop.signal(rustix::process::Signal::TERM);
+    hop.signal(rustix::process::Signal::INT);
     assert_eq!(subscriber.closed().await, 1001);
     hop.stops_well().await;
     assert!(!Path::new(&place.path()).exists(), "it is taken away");
@@ -222,6 +232,8 @@ async fn readers_that_cannot_be_handed_over_come_back_without_a_loss() {
     assert_eq!(last.data, "a");
     let _new = place.next(&old, &["--accept-publish"]).await;
     publish(address, &[], "b").await;
+    let pause = stream.block().await.expect("when to come back");
+    assert!(pause.starts_with("retry: "), "{pause}");
     stream.ended().await;
     let headers = [accept[0], ("Last-Event-ID", last.id())];
     let mut stream = Stream::open(address, "/events", &headers).await;
@@ -240,15 +252,8 @@ async fn what_comes_from_upstream_is_whole_over_either_transport() {
         old.logged("upstream connected").await;
         let reading = tokio::spawn(all(old.subscribe().await));
         let address = source.address;
-        let (stop, mut over) = tokio::sync::oneshot::channel::<()>();
-        let posting = tokio::spawn(async move {
-            let mut count = 0;
-            while over.try_recv().is_err() {
-                publish(address, &[], &format!("post {count}")).await;
-                count += 1;
-            }
-            count
-        });
+        let (stop, over) = tokio::sync::oneshot::channel();
+        let posting = tokio::spawn(post(address, "post", over));
         let new = place.next(&old, &["--consume", &url]).await;
         old.stops_well().await;
         new.logged("upstream connected").await;

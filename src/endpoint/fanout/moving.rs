@@ -257,7 +257,7 @@ impl Fanout {
             subscription,
             (
                 shard.tick(),
-                shard.last_tick(self.settings.connection_age()),
+                shard.last_tick(self.settings.age_left(returning.connected_for)),
             ),
         );
         let joined = Instant::now().checked_sub(returning.connected_for);

@@ -1,9 +1,9 @@
 use super::*;
 use crate::event::{Event, EventId, Gap, Payload};
-use crate::stream::Sealed;
 use crate::stream::join::{Resumed, Wish};
 use crate::stream::retained::key::KeySource;
 use crate::stream::tape::Pending;
+use crate::stream::{Sealed, Way};
 
 /// The log as another process would go on with it, with what comes meanwhile between the pages.
 fn moved(log: &EventLog, retain: Option<Retain>, meanwhile: impl FnMut()) -> EventLog {
@@ -196,4 +196,51 @@ fn a_sealed_log_takes_nothing_that_can_be_refused() {
     log.unseal();
     let ids = log.offer(vec![Payload::text("x").into()]);
     assert_eq!(ids.map(|ids| ids.len()), Ok(1));
+}
+
+#[test]
+fn what_peers_have_brought_is_told_from_the_rest() {
+    let mut limits = Limits::from(1 << 20);
+    limits.count = Some(3);
+    let log = EventLog::new(limits).with_peers();
+    let by_peer = Way {
+        is_from_peer: true,
+        ..Way::default()
+    };
+    for text in ["a", "b", "c"] {
+        log.append(Payload::text(text));
+    }
+    log.relay_by(by_peer, other(7, 1), None);
+    // A peer was faster, and then it came here as well.
+    log.relay_by(by_peer, other(8, 1), None);
+    log.relay(other(8, 1), None);
+    let mut import = Import::new((log.origin(), log.began()), limits, None).with_peers();
+    for entry in log.page(0, usize::MAX).entries {
+        import.take(entry);
+    }
+    let there = import.finish(&log.summary());
+    let local = there.own_local().expect("it has peers");
+    let payloads = |log: &EventLog| {
+        let entries = all(log).into_iter();
+        let texts = entries.map(|(_, entry)| entry.event.payload.bytes);
+        texts.collect::<Vec<_>>()
+    };
+    assert_eq!(payloads(&there), ["c", "7-1", "8-1"]);
+    assert_eq!(payloads(local), ["c", "8-1"]);
+    assert!(!local.knows(Origin(7)));
+    assert!(!there.relay(other(8, 1), None) && payloads(local).len() == 2);
+    // Who had the first event only is told of the second one, which is not held any more.
+    let wish = Wish::Beyond {
+        have: vec![EventId {
+            origin: log.origin(),
+            seq: 1,
+        }],
+        from_first: false,
+    };
+    let joined = local.subscribe(Format::Hop, &wish);
+    assert_eq!(joined.resumed, Resumed::Partial);
+    assert_eq!(joined.gaps[0].lost, Some(1));
+    let id = there.append(Payload::text("d"));
+    assert_eq!(id.seq, 4);
+    assert_eq!(payloads(local).last().expect("it is there"), "d");
 }

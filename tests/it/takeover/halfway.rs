@@ -1,12 +1,13 @@
 //! A process that asks, and does not go through with it.
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 
 use super::{Place, publish, text};
 use crate::harness::within_guard;
-use crate::harness::wsevent::Hop;
+use crate::harness::wsevent::{Hop, Process, command};
 
 const MAGIC: &[u8] = b"wsevent takeover\n";
 const HELLO: u8 = 1;
@@ -21,7 +22,11 @@ struct Asking(UnixStream);
 impl Asking {
     async fn new(place: &Place) -> Self {
         let socket = UnixStream::connect(place.path()).await;
-        let mut asking = Self(socket.expect("it listens"));
+        Self::on(socket.expect("it listens")).await
+    }
+
+    async fn on(socket: UnixStream) -> Self {
+        let mut asking = Self(socket);
         asking.0.write_all(MAGIC).await.expect("it reads");
         let mut magic = [0; MAGIC.len()];
         asking.0.read_exact(&mut magic).await.expect("it greets");
@@ -116,4 +121,53 @@ async fn a_version_that_is_not_understood_is_refused() {
     let reason = head["reason"].as_str().expect("it says why");
     assert!(reason.contains("versions 7 to 7"), "{reason}");
     publish(old.address, &[], "still here").await;
+}
+
+/// Whatever the running instance is asked for: when it has to stop, it does, and those who were about to go are told.
+#[tokio::test]
+async fn an_instance_that_stops_while_it_gives_keeps_what_it_has_to_the_end() {
+    let place = Place::new();
+    let mut old = place.first(&["--accept-publish", "--drain", "1s"]).await;
+    let mut subscriber = old.subscribe().await;
+    publish(old.address, &[], "a").await;
+    assert_eq!(text(&subscriber.message().await), "a");
+    let mut asking = Asking::new(&place).await;
+    asking.hello(&old, 1).await;
+    assert_eq!(asking.hears().await.0, HERE);
+    asking.say(WANTED, json!({ "streams": [0] })).await;
+    while asking.hears().await.0 != END {}
+    old.signal(Signal::TERM);
+    let line = old.logged("not handed over, this instance goes on").await;
+    assert_eq!(line.field("error"), "this instance stops");
+    assert_eq!(subscriber.closed().await, 1012);
+    old.stops_well().await;
+}
+
+/// A new one that has to stop before it has taken anything ends well, however far it has come.
+#[tokio::test]
+async fn whoever_is_stopped_while_it_takes_over_ends_at_once() {
+    for is_answered in [false, true] {
+        let place = Place::new();
+        let path = place.path();
+        let listener = UnixListener::bind(&path).expect("the path is free");
+        let args = ["--takeover", &path, "--serve-address", "127.0.0.1:0"];
+        let mut new = Process::spawn(command(&args));
+        let (socket, _) = within_guard("the new one", listener.accept())
+            .await
+            .expect("it comes");
+        let mut giving = Asking::on(socket).await;
+        assert_eq!(giving.hears().await.0, HELLO);
+        if is_answered {
+            let here = json!({ "version": 1, "instance": 1, "serving": 0, "streams": [] });
+            giving.say(HERE, here).await;
+            assert_eq!(giving.hears().await.0, WANTED);
+        }
+        new.signal(Signal::TERM);
+        assert_eq!(new.exit().await.code(), Some(0));
+        assert_eq!(new.count("listening"), 0);
+        assert!(
+            std::path::Path::new(&path).exists(),
+            "it is not the new one's"
+        );
+    }
 }
