@@ -62,6 +62,7 @@ pub mod wire;
 
 use std::mem;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -117,8 +118,8 @@ struct Begun {
     listeners: Listeners,
     addresses: Vec<SocketAddr>,
     admin: Option<Listeners>,
-    /// Where the next process may come to take over.
-    post: Option<Post>,
+    /// Where the next process may come to take over, and the sockets for it, with those for administration.
+    post: Option<(Post, [Vec<OwnedFd>; 2])>,
     routes: Arc<Routes>,
     /// How many routes were configured, and where the first one is.
     configured: (usize, String),
@@ -135,6 +136,14 @@ impl Begun {
             heir,
         } = Beginning::find(hop.takeover.as_deref(), &hop.address, hop.admin.as_deref()).await?;
         let addresses = listeners.addresses()?;
+        // Before anything is taken over: nothing may fail behind that.
+        let post = match post {
+            Some(post) => {
+                let copy = admin.as_ref().map(Listeners::duplicate).transpose()?;
+                Some((post, [listeners.duplicate()?, copy.unwrap_or_default()]))
+            }
+            None => None,
+        };
         let serving = addresses.first().map_or(hop.address.clone(), |first| {
             real_address(&hop.address, first.port())
         });
@@ -177,23 +186,20 @@ impl Begun {
         doors: &Arc<Pause>,
         stop: &Stop,
         replaced: &CancellationToken,
-    ) -> Result<Option<JoinHandle<()>>> {
-        let Some(post) = self.post.take() else {
-            return Ok(None);
-        };
-        let admin = self.admin.as_ref().map(Listeners::duplicate).transpose()?;
+    ) -> Option<JoinHandle<()>> {
+        let (post, [serving, admin]) = self.post.take()?;
         let giver = Giver {
             post,
             address: address.to_owned(),
             addresses: self.addresses.clone(),
-            serving: self.listeners.duplicate()?,
-            admin: admin.unwrap_or_default(),
+            serving,
+            admin,
             routes: self.routes.clone(),
             doors: doors.clone(),
             stop: stop.clone(),
             replaced: replaced.clone(),
         };
-        Ok(Some(giver.start()))
+        Some(giver.start())
     }
 }
 
@@ -208,7 +214,7 @@ async fn run_hop(mut hop: Hop, stop: Stop) -> Result<()> {
     };
     let mut begun = begun?;
     let (doors, replaced) = (Arc::new(Pause::default()), CancellationToken::new());
-    let giving = begun.give(&hop.address, &doors, &stop, &replaced)?;
+    let giving = begun.give(&hop.address, &doors, &stop, &replaced);
     let Begun {
         listeners,
         addresses,

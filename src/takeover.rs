@@ -131,11 +131,11 @@ impl Post {
         Ok(())
     }
 
-    /// The next process that asks, and may: one of the same user, or of root.
+    /// The next process that asks, and may: one of the same user.
     async fn accept(&self) -> io::Result<UnixStream> {
         let (socket, _) = self.listener.accept().await?;
         let other = socket_peercred(socket.as_fd())?;
-        match other.uid == geteuid() || other.uid.is_root() {
+        match other.uid == geteuid() {
             true => Ok(socket),
             false => Err(io::Error::other(format!(
                 "process {} is another user's",
@@ -184,7 +184,7 @@ async fn connect(path: &Path) -> Result<Option<UnixStream>> {
         result => result.with_context(cannot)?,
     };
     let other = socket_peercred(socket.as_fd()).with_context(cannot)?;
-    if other.uid != geteuid() && !geteuid().is_root() {
+    if other.uid != geteuid() {
         bail!(
             "{}: the process that listens at {} is another user's",
             cannot(),

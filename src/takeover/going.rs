@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::PATIENCE;
 use super::link::{Link, MAX_FILES};
@@ -109,10 +109,12 @@ impl Going {
         // Once all that are to have said so have, there is none left.
         drop(collector);
         let mut batch = Vec::new();
+        // All of them together: nobody is let in meanwhile.
+        let patience = Instant::now() + LETTING_GO;
         loop {
             batch.clear();
             let some = collected.recv_many(&mut batch, MAX_FILES);
-            if timeout(LETTING_GO, some).await.unwrap_or(0) == 0 {
+            if timeout_at(patience, some).await.unwrap_or(0) == 0 {
                 return Ok(());
             }
             let subscribers = batch.iter().map(|held: &Held| protocol::Subscriber {
