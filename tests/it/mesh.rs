@@ -20,7 +20,7 @@ use crate::peers::{Language, Peer};
 use crate::publish::{ask, post};
 
 /// Instances that are all peers of all others. Each may be killed, and begun again at its port.
-struct Mesh {
+pub struct Mesh {
     ports: Vec<ReservedPort>,
     /// What each of them is told besides.
     args: Vec<String>,
@@ -29,7 +29,7 @@ struct Mesh {
 
 impl Mesh {
     /// So many instances that let clients publish, with a link from each to each.
-    async fn start(count: usize, args: &[&str]) -> Self {
+    pub async fn start(count: usize, args: &[&str]) -> Self {
         let mut mesh = Self::planned(count, args);
         for number in 0..count {
             mesh.begin(number, &[]).await;
@@ -63,7 +63,7 @@ impl Mesh {
         self.hops[number] = Some(Hop::start(&[&args, more].concat()).await);
     }
 
-    fn hop(&self, number: usize) -> &Hop {
+    pub fn hop(&self, number: usize) -> &Hop {
         self.hops[number].as_ref().expect("it runs")
     }
 
@@ -73,7 +73,7 @@ impl Mesh {
         hop.exit().await;
     }
 
-    fn url(&self, number: usize) -> String {
+    pub fn url(&self, number: usize) -> String {
         format!("ws://{}/events", self.ports[number].address())
     }
 }
