@@ -5,6 +5,7 @@ pub mod peers;
 pub mod presence;
 pub mod produce;
 pub mod publish;
+pub mod reached;
 pub mod refusal;
 pub mod secret;
 pub mod standby;

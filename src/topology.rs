@@ -14,6 +14,7 @@ mod picture;
 pub mod plantuml;
 pub mod trace;
 
+pub use picture::plain;
 use serde::{Deserialize, Serialize};
 
 /// Nodes and links. Several of them are one when they are merged: nodes are the same when their ids are.
@@ -48,6 +49,16 @@ pub struct Node {
     /// What it serves, as far as whoever asks may know; of a hop only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<Stream>,
+    /// Why not all is here that is to be told of it, and of what is upstream of it, in one line; none if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
+}
+
+impl Node {
+    /// Whether it is known by what others tell only, although it could have told itself.
+    fn is_silent(&self) -> bool {
+        self.incomplete.is_some() && self.streams.is_empty()
+    }
 }
 
 /// What a node is.

@@ -12,7 +12,7 @@ use crate::source::presence::Named;
 use crate::source::upstream::Upstream;
 use crate::topology::ask::{PATIENCE, Question};
 use crate::topology::expect::Expected;
-use crate::topology::{self, dot, mermaid, plantuml};
+use crate::topology::{self, Node, dot, mermaid, plain, plantuml};
 
 /// Whom to ask, and how to print it.
 pub struct Topology {
@@ -68,6 +68,9 @@ impl Topology {
                 }
             }
         }
+        let incomplete = all.nodes.iter().filter(|node| node.incomplete.is_some());
+        let incomplete = incomplete.filter(|_| self.figure.is_none());
+        let is_whole = incomplete.map(say_incomplete).count() == 0;
         let (text, is_true) = match &self.figure {
             Some(figure) => figure.held_against(&all, &silent),
             None if failed == self.upstreams.len() => (String::new(), true),
@@ -75,7 +78,7 @@ impl Topology {
         };
         // Who does not want to know all is told nothing any more.
         let _ = io::stdout().lock().write_all(text.as_bytes());
-        Ok(match failed == 0 && is_true {
+        Ok(match failed == 0 && is_true && is_whole {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
         })
@@ -102,6 +105,16 @@ impl Figure {
             false => (verdict.differences.join("\n") + "\n", false),
         }
     }
+}
+
+/// A picture that is cut off says so.
+fn say_incomplete(node: &Node) {
+    let address = plain(&node.address);
+    let reason = plain(node.incomplete.as_deref().unwrap_or_default());
+    let _ = writeln!(
+        io::stderr(),
+        "wsevent: {address}: not all that is upstream of it is known: {reason}"
+    );
 }
 
 /// What the hop at a URL tells.

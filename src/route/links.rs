@@ -143,6 +143,8 @@ impl<'a> Links<'a> {
             let to = self.destination(log.clone());
             let name = upstream.to_string();
             to.via.expect_as(Role::Standby, to.number, &name);
+            let reached = &self.stream.upstreams;
+            reached.set(to.number, Arc::new(upstream.clone()));
             Standby { upstream, to }
         };
         let standbys: Vec<_> = standbys.into_iter().map(standby).collect();
@@ -160,6 +162,7 @@ impl<'a> Links<'a> {
             merge: self.merge(log.clone()),
             log,
             via: self.stream.via.clone(),
+            reached: self.stream.upstreams.clone(),
             on_demand: self.stream.policy.pattern.is_on_demand(),
             first: self.number,
             pause: self.pause.clone(),
@@ -216,5 +219,6 @@ async fn while_read(stream: Arc<Served>, peers: Peers, entry: Entry) {
         links.close();
         links.wait().await;
         entry.via.remove_peers();
+        entry.reached.remove_from(entry.first);
     }
 }

@@ -13,7 +13,7 @@ use crate::endpoint::fanout::{Ender, Fanout};
 use crate::endpoint::subscribers::Subscribers;
 use crate::listen::rate::OfAddresses;
 use crate::source::publish::{Names, Publisher, Sink};
-use crate::source::upstream::Upstream;
+use crate::source::reached::Reached;
 use crate::stream::EventLog;
 use crate::stream::join::{Joined, Wish};
 use crate::stream::usage::{Usage, User};
@@ -23,9 +23,6 @@ use crate::wire::hop::{Instance, Scope};
 
 /// How long an upstream may take to say whether there is such a stream; then it is taken for one that is merely away.
 const PATIENCE: Duration = Duration::from_secs(4);
-
-/// Upstreams, with the numbers of the sources that they are.
-pub type Upstreams = Box<[(usize, Arc<Upstream>)]>;
 
 /// A stream that is served at a URL.
 pub struct Served {
@@ -41,8 +38,8 @@ pub struct Served {
     pub publisher: Option<Publisher>,
     /// What connects it to buses.
     pub connections: Connections,
-    /// What it consumes, with the numbers of these sources.
-    pub upstreams: Upstreams,
+    /// How its upstreams can be asked.
+    pub upstreams: Arc<Reached>,
     /// Ends its subscribers, and what brings events for them.
     pub ender: Ender,
     /// How many subscribers there are.
@@ -89,7 +86,7 @@ impl Served {
         name: Arc<str>,
         policy: Arc<Policy>,
         (log, address): (Arc<EventLog>, &str),
-        (connections, upstreams): (Connections, Upstreams),
+        (connections, upstreams): (Connections, Reached),
         ender: Ender,
         (tasks, publish_rate): (&TaskTracker, Option<&Arc<OfAddresses>>),
         names: Option<Names>,
@@ -112,7 +109,7 @@ impl Served {
                 Publisher::new(sink, settings.max_message_size, rate).knowing(names)
             }),
             connections,
-            upstreams,
+            upstreams: Arc::new(upstreams),
             name,
             policy,
             log,

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use super::reached::Reached;
 use super::upstream::{Upstream, port};
 use super::{Destination, websocket};
 use crate::pause::Pause;
@@ -33,6 +34,8 @@ pub struct Entry {
     pub merge: Arc<Merge>,
     /// Gets to know the peers.
     pub via: Arc<Via>,
+    /// How each of them can be asked.
+    pub reached: Arc<Reached>,
     /// Whether the stream comes and goes.
     pub on_demand: bool,
     /// Holds the links still for a moment.
@@ -53,6 +56,8 @@ impl Entry {
         let number = self
             .via
             .expect_another(role, self.first, &upstream.to_string());
+        let upstream = Arc::new(upstream);
+        self.reached.set(number, upstream.clone());
         let inflow = self.merge.inflow(number, true);
         inflow.expect_past();
         if let Some(figures) = inflow.figures() {
@@ -67,7 +72,7 @@ impl Entry {
             owes_past: true,
             pause: self.pause.clone(),
         };
-        let consuming = websocket::consume(upstream.into(), to, stop);
+        let consuming = websocket::consume(upstream, to, stop);
         tasks.spawn(self.pause.within(consuming));
         number
     }
@@ -197,6 +202,7 @@ impl Following {
             // Until then its number is not free.
             link.tasks.wait().await;
             entry.via.remove(link.number);
+            entry.reached.remove(link.number);
             info!(name = self.name, %address, "peer gone");
         }
     }

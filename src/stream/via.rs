@@ -271,6 +271,8 @@ impl Via {
                 url: std::mem::take(&mut upstream.url),
                 role: upstream.role,
                 was_connected: upstream.was_connected,
+                // What has been counted stays counted.
+                figures: upstream.figures.take(),
                 ..Upstream::default()
             };
         });
@@ -407,11 +409,15 @@ impl Via {
 
     /// All upstreams, in the order of their sources.
     pub fn upstreams(&self) -> Vec<Upstream> {
-        self.lock()
-            .iter()
-            .filter(|(_, upstream)| !upstream.is_itself)
-            .map(|(_, upstream)| upstream.clone())
-            .collect()
+        let numbered = self.numbered().into_iter();
+        numbered.map(|(_, upstream)| upstream).collect()
+    }
+
+    /// The same, with the numbers of their sources.
+    pub fn numbered(&self) -> Vec<(usize, Upstream)> {
+        let upstreams = self.lock();
+        let others = upstreams.iter().filter(|(_, it)| !it.is_itself);
+        others.cloned().collect()
     }
 
     /// The upstream of the source with this number.

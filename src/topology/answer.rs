@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 
 use super::ask::{self, MAX_ANSWER, PATIENCE, Told};
+use super::known::Slot;
 use super::{Kind, Link, Node, Role, Stream, Topology};
 use crate::auth::Right;
 use crate::bus::figures::{Figures, Way};
@@ -38,6 +39,9 @@ const MAX_ON_DEMAND: usize = 100;
 const AT_ONCE: usize = 16;
 /// A question that has come through so many hops is not asked on.
 pub const DEEPEST: usize = 64;
+
+/// Why nobody is asked who asks: the answer is with whoever does.
+const WAITS: &str = "it waits for the answer to the same question";
 
 /// What may be done where; a path is in its one spelling.
 pub type May<'a> = &'a (dyn Fn(Right, &str) -> bool + Sync);
@@ -92,9 +96,14 @@ impl Question {
         self.of.as_deref()
     }
 
-    /// Whether it is asked on at all, for this stream.
-    pub(super) fn goes_on(&self, stream: &Served) -> bool {
-        self.via.len() < DEEPEST && !self.via.contains(&stream.log.origin())
+    /// Why it is not asked on for this stream, if that is so.
+    pub(super) fn silence(&self, stream: &Served) -> Option<&'static str> {
+        match self.via.contains(&stream.log.origin()) {
+            true => Some(WAITS),
+            false => {
+                (self.via.len() >= DEEPEST).then_some("more hops are on the way than are asked")
+            }
+        }
     }
 
     /// For whom an upstream of this stream is asked.
@@ -129,7 +138,7 @@ pub async fn answer(
                 let streams = route.streams("");
                 streams.filter(|stream| may(Right::Subscribe, stream.path()))
             });
-            seen.take(MAX_STREAMS).collect()
+            seen.take(MAX_STREAMS + 1).collect()
         }
     };
     routes.known().forget_but(|| {
@@ -137,7 +146,11 @@ pub async fn answer(
         let streams = routes.iter().flat_map(|route| route.streams(""));
         streams.map(|stream| stream.log.origin()).collect()
     });
-    let topology = topology(routes, &streams, question, may).await;
+    let told = &streams[..streams.len().min(MAX_STREAMS)];
+    let mut topology = topology(routes, told, question, may).await;
+    if told.len() < streams.len() {
+        topology.is_too_large();
+    }
     Ok(bounded(Told {
         instance: routes.instance().to_string(),
         topology,
@@ -163,6 +176,7 @@ fn bounded(mut told: Told) -> Vec<u8> {
         }
         nodes.truncate(nodes.len().div_ceil(2).max(1));
         links.truncate(links.len() / 2);
+        told.topology.is_too_large();
     }
 }
 
@@ -179,6 +193,7 @@ async fn topology(
             kind: Kind::Hop,
             address: routes.address().to_owned(),
             streams: streams.iter().map(|stream| told(stream, may)).collect(),
+            incomplete: None,
         }],
         links: vec![],
     };
@@ -192,13 +207,21 @@ async fn topology(
     let mut asked = vec![];
     for stream in streams {
         on_demand += usize::from(stream.policy.pattern.is_on_demand());
-        let asks = question.goes_on(stream) && on_demand <= MAX_ON_DEMAND;
-        for (number, upstream) in &stream.upstreams {
+        let silence = match on_demand > MAX_ON_DEMAND {
+            true => Some("not all of so many streams are asked about"),
+            false => question.silence(stream),
+        };
+        for (number, known) in stream.via.numbered() {
+            // Of buses others tell.
+            let Some(upstream) = stream.upstreams.get(number) else {
+                continue;
+            };
             let incoming = Incoming {
                 stream,
-                number: *number,
+                number,
+                known,
                 upstream,
-                asks,
+                silence,
             };
             asked.push(incoming.find(routes, question));
         }
@@ -243,73 +266,44 @@ struct Found {
 struct Incoming<'a> {
     stream: &'a Served,
     number: usize,
-    upstream: &'a Upstream,
-    /// Whether there is anybody to be asked.
-    asks: bool,
+    known: via::Upstream,
+    upstream: Arc<Upstream>,
+    /// Why nobody is asked, if that is so.
+    silence: Option<&'static str>,
 }
 
 impl Incoming<'_> {
     async fn find(self, routes: &Routes, question: &Question) -> Found {
-        let known = self.stream.via.upstream(self.number).unwrap_or_default();
-        let mut link = self.link(&known);
+        let known = &self.known;
+        let mut link = self.link();
+        let slot = routes.known().slot(self.stream.log.origin(), self.number);
         let Some(origin) = known.instance() else {
-            link.from = known.url.to_string();
-            let node = node(Kind::Foreign, &known.url, &known.url);
+            // What stands by has nothing to say while it rests; it may have been here before.
+            let rests = link.role == Role::Standby && !known.connected;
+            let last = slot.last().filter(|_| rests);
+            let node = last.as_deref().and_then(last_known);
+            let node = node.unwrap_or_else(|| self::node(Kind::Foreign, &known.url, &known.url));
+            link.from.clone_from(&node.id);
             return Found {
                 link,
                 behind: one(node),
             };
         };
-        let slot = routes.known().slot(self.stream.log.origin(), self.number);
-        let is_asked = known.connected && self.asks && !question.via.contains(&origin);
-        let behind = match is_asked {
-            true => {
-                let via = question.via(self.stream);
-                let ask = ask::Question {
-                    upstream: self.upstream,
-                    what: ("topology", ""),
-                    of_stream: true,
-                    via: &via,
-                    deadline: question.deadline - Duration::from_millis(5),
-                };
-                let path = self.stream.via.path();
-                let mut upstream = path.iter().skip(1).map(|hop| hop.id);
-                let is_upstream = upstream.any(|hop| question.via.contains(&hop));
-                slot.told(ask, Some(origin), is_upstream).await
-            }
-            false => None,
+        let waits = question.via.contains(&origin).then_some(WAITS);
+        let silence = match (known.connected, self.silence.or(waits)) {
+            (true, None) => match self.ask(question, &slot, origin).await {
+                Ok(behind) => return self.told(link, &behind, origin),
+                Err(reason) => Some(reason),
+            },
+            (true, Some(reason)) => Some(reason.into()),
+            // That is told by the link.
+            (false, _) => None,
         };
-        if let Some(behind) = behind {
-            link.from.clone_from(&behind.node);
-            link.from_path.clone_from(&behind.path);
-            let mut topology = behind.topology.clone();
-            if let Some(proxy) = &behind.proxy {
-                link.from.clone_from(proxy);
-                link.from_path = None;
-            } else if behind.path.is_none() {
-                // Others have answered in its place.
-                topology.merge(one(self.stand_in(&known, origin)));
-            }
-            return Found {
-                link,
-                behind: topology,
-            };
-        }
         // Where it leads is known from before, or from its handshake.
         link.from_path = Some(self.upstream.url.path().to_owned());
         let last = slot.last().filter(|_| !known.connected);
-        let behind = match last {
-            Some(last) => {
-                link.from = last.proxy.clone().unwrap_or(last.node.clone());
-                let mut nodes = last.topology.nodes.iter();
-                let node = nodes.find(|node| node.id == link.from);
-                node.map_or_else(
-                    || self.stand_in(&known, origin),
-                    |node| self::node(node.kind, &node.id, &node.address),
-                )
-            }
-            None => self.stand_in(&known, origin),
-        };
+        let behind = last.as_deref().and_then(last_known);
+        let behind = behind.unwrap_or_else(|| self.stand_in(origin, silence.as_deref()));
         link.from.clone_from(&behind.id);
         Found {
             link,
@@ -317,36 +311,97 @@ impl Incoming<'_> {
         }
     }
 
-    /// What stands for a hop that has not told its id.
-    fn stand_in(&self, known: &via::Upstream, origin: Origin) -> Node {
+    async fn ask(
+        &self,
+        question: &Question,
+        slot: &Slot,
+        origin: Origin,
+    ) -> Result<Arc<ask::Behind>, Arc<str>> {
+        let via = question.via(self.stream);
+        let ask = ask::Question {
+            upstream: &self.upstream,
+            what: ("topology", ""),
+            of_stream: true,
+            via: &via,
+            deadline: question.deadline - Duration::from_millis(5),
+        };
+        let path = self.stream.via.path();
+        let mut upstream = path.iter().skip(1).map(|hop| hop.id);
+        let is_upstream = upstream.any(|hop| question.via.contains(&hop));
+        slot.told(ask, Some(origin), is_upstream).await
+    }
+
+    /// What has been told is behind the link.
+    fn told(&self, mut link: Link, behind: &ask::Behind, origin: Origin) -> Found {
+        link.from.clone_from(&behind.node);
+        link.from_path.clone_from(&behind.path);
+        let mut topology = behind.topology.clone();
+        if let Some(proxy) = &behind.proxy {
+            link.from.clone_from(proxy);
+            link.from_path = None;
+        } else if behind.path.is_none() {
+            let reason = "it does not tell of this stream, or others answer in its place";
+            topology.merge(one(self.stand_in(origin, Some(reason))));
+        }
+        Found {
+            link,
+            behind: topology,
+        }
+    }
+
+    /// What stands for a hop that has not told its id, and why, if it could have.
+    fn stand_in(&self, origin: Origin, incomplete: Option<&str>) -> Node {
         let url = &self.upstream.url;
-        let address = known.address().map(str::to_owned).unwrap_or_else(|| {
+        let address = self.known.address().map(str::to_owned).unwrap_or_else(|| {
+            if let Some(address) = self.upstream.address {
+                return address.to_string();
+            }
             let host = url.host_str().unwrap_or_default();
             let port = upstream::port(url).unwrap_or_default();
             format!("{host}:{port}")
         });
-        node(Kind::Hop, &origin.to_string(), &address)
+        Node {
+            incomplete: incomplete.map(str::to_owned),
+            ..node(Kind::Hop, &origin.to_string(), &address)
+        }
     }
 
-    fn link(&self, known: &via::Upstream) -> Link {
-        let stream = self.stream;
+    fn link(&self) -> Link {
+        let Self { stream, known, .. } = self;
         // What comes on the only way is all there is.
         let is_all = stream.via.upstreams().len() == 1
             && stream.policy.produce.is_none()
             && stream.publisher.is_none();
+        let counts = known.counts();
+        let rate = match counts {
+            Some(counts) => Some(counts.rate),
+            None => is_all.then(|| stream.log.figures().rate),
+        };
         Link {
             from: String::new(),
             from_path: None,
             to: String::new(),
             to_path: Some(stream.name.to_string()),
-            role: Role::Consume,
+            role: match known.role {
+                via::Role::Consumed => Role::Consume,
+                via::Role::Peer | via::Role::NamedPeer => Role::Peer,
+                via::Role::Standby => Role::Standby,
+            },
             transport: known.transport.map(str::to_owned),
             connected: known.connected,
-            rate: is_all.then(|| stream.log.figures().rate),
-            lag: None,
+            rate,
+            lag: counts.and_then(|counts| counts.lag),
             reason: known.reason.as_deref().map(str::to_owned),
         }
     }
+}
+
+/// Where a link has led when it was last known.
+fn last_known(last: &ask::Behind) -> Option<Node> {
+    let id = last.proxy.as_ref().unwrap_or(&last.node);
+    let mut nodes = last.topology.nodes.iter();
+    let known = nodes.find(|node| node.id == *id)?;
+    Some(node(known.kind, &known.id, &known.address))
 }
 
 fn node(kind: Kind, id: &str, address: &str) -> Node {
@@ -355,6 +410,7 @@ fn node(kind: Kind, id: &str, address: &str) -> Node {
         kind,
         address: address.to_owned(),
         streams: vec![],
+        incomplete: None,
     }
 }
 

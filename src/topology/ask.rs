@@ -20,7 +20,7 @@ use super::merge::is_at;
 use super::{Kind, Link, Role, Topology};
 use crate::event::{self, Origin};
 use crate::source::refusal::Refused;
-use crate::source::upstream::{Upstream, get, open_stream};
+use crate::source::upstream::{Upstream, get, open_stream_at};
 
 /// The whole answer to a question may take so long, with all that has to be asked for it.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -144,7 +144,8 @@ impl Question<'_> {
 
     async fn send(&self, url: &Url, request: Request<Empty<Bytes>>) -> Result<Answer> {
         let asking = async {
-            let stream = open_stream(url, self.upstream.tls.as_ref()).await?;
+            let Upstream { address, tls, .. } = self.upstream;
+            let stream = open_stream_at(*address, url, tls.as_ref()).await?;
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
             let connection = tokio::spawn(async move { drop(connection.await) });
             let _connection = AbortOnDropHandle::new(connection);

@@ -20,13 +20,18 @@ pub fn render(topology: &Topology) -> String {
         class,
         title,
         lines,
+        is_whole,
     } in &picture.shapes
     {
         let (border, inside) = class.colours();
+        let (border, look) = match is_whole {
+            true => (border, ""),
+            false => (DEAD, ", style=\"rounded,filled,dashed\""),
+        };
         let label = label([title].into_iter().chain(lines));
         let _ = writeln!(
             text,
-            "  {alias} [label=\"{label}\", color=\"{border}\", fillcolor=\"{inside}\"];"
+            "  {alias} [label=\"{label}\", color=\"{border}\", fillcolor=\"{inside}\"{look}];"
         );
     }
     for Arrow {

@@ -318,6 +318,11 @@ impl<'a> Comparison<'a> {
                 continue;
             };
             self.verdict.instances += 1;
+            if let Some(reason) = &node.incomplete {
+                self.differs(format!(
+                    "not all that is upstream of {alias} is known: {reason}"
+                ));
+            }
             if shape.class == Class::Proxy {
                 continue;
             }

@@ -89,7 +89,7 @@ static SHAPE: LazyLock<Regex> = LazyLock::new(|| {
 /// What follows a label, in any order: a stereotype, an alias, a colour.
 static STEREOTYPE: LazyLock<Regex> = LazyLock::new(|| pattern(r"<<\s*([^<>]*?)\s*>>"));
 static ALIAS: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bas\s+(\w+)"));
-static COLOUR: LazyLock<Regex> = LazyLock::new(|| pattern(r"#\w+"));
+static COLOUR: LazyLock<Regex> = LazyLock::new(|| pattern(r"#\w[\w:;.]*"));
 /// An arrow: where it begins, a head there, its line with a look or a direction in it, a head at its other end, and where that is.
 static ARROW: LazyLock<Regex> = LazyLock::new(|| {
     pattern(

@@ -54,12 +54,12 @@ struct Once {
     answer: Mutex<Option<Kept>>,
 }
 
-/// An answer, or that there was none.
+/// An answer, or why there was none.
 #[derive(Clone)]
 struct Kept {
     since: Instant,
     meant: Option<Origin>,
-    behind: Option<Arc<Behind>>,
+    behind: Result<Arc<Behind>, Arc<str>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -97,14 +97,14 @@ impl Slot {
         lock(&self.last).clone()
     }
 
-    /// What is behind this upstream: from memory if that is fresh, else by this question; `meant` is the instance there. If whoever asks
+    /// What is behind this upstream: from memory if that is fresh, else by this question, or why that is not known; `meant` is the instance there. If whoever asks
     /// is itself `upstream`, a question that has been asked already is not waited for: it may be waiting for us.
     pub async fn told(
         &self,
         question: Question<'_>,
         meant: Option<Origin>,
         is_upstream: bool,
-    ) -> Option<Arc<Behind>> {
+    ) -> Result<Arc<Behind>, Arc<str>> {
         // The last is the stream here.
         let is_client = question.via.len() < 2;
         let fresh = || {
@@ -123,26 +123,26 @@ impl Slot {
             false => timeout_at(question.deadline, once.turn.lock()).await.ok(),
         };
         let Some(_turn) = turn else {
-            return self.last();
+            return self.last().ok_or("it is being asked already".into());
         };
         if let Some(kept) = fresh() {
             return kept.behind;
         }
         let had = question.deadline.saturating_duration_since(Instant::now());
         let behind = match question.topology(meant).await {
-            Ok(behind) => Some(Arc::new(behind)),
+            Ok(behind) => Ok(Arc::new(behind)),
             Err(error) => {
                 let url = question.upstream.to_string();
                 let reason = question.upstream.reason(&error);
                 debug!(url, %reason, "the upstream does not tell its topology");
-                None
+                Err(reason.into())
             }
         };
-        if behind.is_some() {
-            lock(&self.last).clone_from(&behind);
+        if let Ok(behind) = &behind {
+            *lock(&self.last) = Some(behind.clone());
         }
         // One that was given little time may well answer to who has more.
-        if behind.is_some() || had * 2 > PATIENCE {
+        if behind.is_ok() || had * 2 > PATIENCE {
             *lock(&once.answer) = Some(Kept {
                 since: Instant::now(),
                 meant,

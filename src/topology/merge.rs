@@ -24,13 +24,22 @@ impl Topology {
         let mut news = other.links;
         news.retain(|link| !told.contains(&link.told_by()));
         self.links.extend(news);
-        self.links.truncate(MAX_LINKS);
+        if self.links.len() > MAX_LINKS {
+            self.links.truncate(MAX_LINKS);
+            self.is_too_large();
+        }
     }
 
     fn merge_node(&mut self, node: Node) {
         let has_room = self.nodes.len() < MAX_NODES;
         match self.nodes.iter_mut().find(|known| known.id == node.id) {
             Some(known) => {
+                // What it tells itself counts.
+                match (known.is_silent(), node.is_silent()) {
+                    (true, false) => known.incomplete = node.incomplete,
+                    (false, true) => {}
+                    _ => known.incomplete = known.incomplete.take().or(node.incomplete),
+                }
                 for stream in node.streams {
                     if known.streams.iter().all(|it| it.path != stream.path) {
                         known.streams.push(stream);
@@ -38,7 +47,14 @@ impl Topology {
                 }
             }
             None if has_room => self.nodes.push(node),
-            None => {}
+            None => self.is_too_large(),
+        }
+    }
+
+    /// Notes with the node that tells that there is more.
+    pub(super) fn is_too_large(&mut self) {
+        if let Some(first) = self.nodes.first_mut() {
+            first.incomplete = Some("there is more than is told at once".to_owned());
         }
     }
 
@@ -63,7 +79,9 @@ impl Topology {
             }
         }
         let links = self.links.iter().chain(others);
-        let behind = links.filter(|link| link.role == Role::Proxy);
+        // Nobody has asked what stands by, either.
+        let rests = |link: &Link| link.role == Role::Standby && !link.connected;
+        let behind = links.filter(|link| link.role == Role::Proxy || rests(link));
         let behind: HashSet<_> = behind.map(|link| &link.from).collect();
         let foreign = self.nodes.iter().filter(|node| node.kind == Kind::Foreign);
         for node in foreign.filter(|node| behind.contains(&node.id)) {

@@ -17,10 +17,14 @@ pub fn render(topology: &Topology) -> String {
         class,
         title,
         lines,
+        is_whole,
     } in &picture.shapes
     {
         let label = label([title].into_iter().chain(lines));
         let _ = writeln!(text, "  {alias}[\"{label}\"]:::{}", class.name());
+        if !is_whole {
+            let _ = writeln!(text, "  style {alias} stroke:{DEAD},stroke-dasharray:4");
+        }
     }
     for arrow in &picture.arrows {
         let Arrow { from, to, .. } = arrow;

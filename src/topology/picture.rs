@@ -29,6 +29,8 @@ pub struct Shape {
     pub title: String,
     /// Where it is and what it has: texts of strangers, [plain](plain), but not escaped for any format.
     pub lines: Vec<String>,
+    /// Whether all is drawn that is upstream of it.
+    pub is_whole: bool,
 }
 
 /// What is drawn alike.
@@ -156,6 +158,7 @@ impl Picture {
                 class: Class::Client,
                 title: counts.join(", "),
                 lines: Vec::new(),
+                is_whole: true,
             });
         }
         Self { shapes, arrows }
@@ -181,6 +184,7 @@ fn sorted_nodes(topology: &Topology) -> Vec<Node> {
         kind: Kind::Foreign,
         address: id.clone(),
         streams: Vec::new(),
+        incomplete: None,
     }));
     nodes
 }
@@ -228,7 +232,10 @@ fn of_node(at: usize, node: &Node) -> Shape {
     let shown = shown.map(|stream| format!("{} {}/s", plain(&stream.path), rate(stream.rate)));
     let more = streams.len().saturating_sub(STREAMS);
     let more = (more > 0).then(|| format!("and {more} more"));
+    let why = node.incomplete.as_deref();
+    let why = why.map(|why| format!("incomplete: {}", plain(why)));
     Shape {
+        is_whole: why.is_none(),
         alias: alias(at),
         class,
         title: title.to_owned(),
@@ -236,6 +243,7 @@ fn of_node(at: usize, node: &Node) -> Shape {
             .into_iter()
             .chain(shown)
             .chain(more)
+            .chain(why)
             .collect(),
     }
 }

@@ -63,7 +63,11 @@ fn rectangle(shape: &Shape) -> String {
         );
     }
     let (class, alias) = (shape.class.name(), &shape.alias);
-    format!("rectangle \"{label}\" <<{class}>> as {alias}\n")
+    let look = match shape.is_whole {
+        true => String::new(),
+        false => format!(" #line:{};line.dashed", DEAD.trim_start_matches('#')),
+    };
+    format!("rectangle \"{label}\" <<{class}>> as {alias}{look}\n")
 }
 
 fn line(arrow: &Arrow) -> String {

@@ -123,7 +123,7 @@ async fn follow(
     leg.arrived = arrival.since;
     let is_own = event.origin == stream.log.origin();
     // Of what is not known, there may be one possibility only.
-    let only = || match &stream.upstreams[..] {
+    let only = || match &stream.via.numbered()[..] {
         [(number, _)] if !is_own => Some(*number),
         _ => None,
     };
@@ -135,9 +135,7 @@ async fn follow(
     let known = stream.via.upstream(link).unwrap_or_default();
     leg.transport = known.transport.map(str::to_owned);
     leg.from = Some(known.url.to_string());
-    let mut upstreams = stream.upstreams.iter();
-    let upstream = upstreams.find(|(number, _)| *number == link);
-    let Some((_, upstream)) = upstream else {
+    let Some(upstream) = stream.upstreams.get(link) else {
         let (scheme, _) = known.url.split_once(':').unwrap_or((&known.url, ""));
         leg.transport = Some(scheme.to_owned());
         leg.end = Some(End::Bus);
@@ -147,12 +145,12 @@ async fn follow(
         leg.end = Some(End::Foreign);
         return vec![];
     };
-    if !question.goes_on(stream) {
+    if question.silence(stream).is_some() {
         leg.end = Some(End::Deep);
         leg.reason = Some("it has come through more hops than are asked".to_owned());
         return vec![];
     }
-    let asked = ask(routes, (upstream, &known, origin), event, stream, question).await;
+    let asked = ask(routes, (&upstream, &known, origin), event, stream, question).await;
     asked.unwrap_or_else(|error| {
         leg.end = Some(End::Away);
         leg.reason = Some(upstream.reason(&error));

@@ -78,7 +78,7 @@ impl Mesh {
         hop.exit().await;
     }
 
-    fn url(&self, number: usize) -> String {
+    pub fn url(&self, number: usize) -> String {
         format!("ws://{}/events", self.ports[number].address())
     }
 }

@@ -2,6 +2,7 @@
 
 mod loops;
 mod proxies;
+mod roles;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -429,7 +430,20 @@ async fn an_upstream_that_is_silent_costs_no_more_than_patience() {
     let ids = [id(&up).await, id(&down).await];
     up.signal(Signal::STOP);
     let told = within_guard("an answer", Told::all(&down)).await;
+    let args = ["topology", &down.url, "--format", "json"];
+    let printed = within_guard("a picture", output(&args, &[])).await;
     up.signal(Signal::CONT);
+    assert!(told.node(&ids[0])["incomplete"].is_string(), "{}", told.0);
+    // A picture that is cut off says so.
+    assert_eq!(printed.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&printed.stderr);
+    let line = format!(
+        "wsevent: {}: not all that is upstream of it is known: ",
+        up.address
+    );
+    assert!(errors.starts_with(&line), "{errors}");
+    let printed = Told(serde_json::from_slice(&printed.stdout).expect("the rest is printed"));
+    assert_eq!(printed.nodes().len(), 2);
     // The link knows who is there.
     assert_eq!(
         told.ends(&[("up", &ids[0]), ("down", &ids[1])]),

@@ -7,6 +7,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::harness::port::ReservedPort;
 use crate::harness::upstream::Upstream;
 use crate::harness::wsevent::{Hop, output};
+use crate::mesh::Mesh;
 use crate::topology::{consuming, id};
 
 /// Publishes one event; its id.
@@ -120,6 +121,21 @@ async fn of_several_ways_it_is_the_one_that_was_first() {
         subscriber.message().await;
         let legs = legs(&c.url, &["--event", &event]).await;
         assert_eq!(legs[1]["instance"], id(hop).await);
+    }
+}
+
+#[tokio::test]
+async fn what_came_over_a_peer_is_traced_there() {
+    let mesh = Mesh::start(3, &[]).await;
+    for (from, to) in [(0, 1), (2, 0)] {
+        let mut subscriber = mesh.hop(to).subscribe().await;
+        let event = publish(mesh.hop(from), "x").await;
+        subscriber.message().await;
+        let legs = legs(&mesh.url(to), &["--event", &event]).await;
+        assert_eq!(legs.len(), 2, "{legs:?}");
+        assert_eq!(legs[1]["instance"], id(mesh.hop(from)).await);
+        assert_eq!(legs[1]["end"], "origin");
+        assert_eq!(legs[0]["from"], mesh.url(from));
     }
 }
 

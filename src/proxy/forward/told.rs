@@ -75,6 +75,7 @@ impl Client {
             kind,
             address: address.to_owned(),
             streams: vec![],
+            incomplete: None,
         };
         let own = [node(&id, Kind::Proxy, &proxy.address)];
         let others = upstreams.iter().map(|upstream| {

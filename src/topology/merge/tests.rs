@@ -14,6 +14,7 @@ fn hop(id: &str, address: &str, origins: &[&str]) -> Node {
     Node {
         id: id.to_owned(),
         kind: Kind::Hop,
+        incomplete: None,
         address: address.to_owned(),
         streams: streams.collect(),
     }

@@ -15,6 +15,7 @@ pub fn hop(id: &str, address: &str, paths: &[&str]) -> Node {
     Node {
         id: id.to_owned(),
         kind: Kind::Hop,
+        incomplete: None,
         address: address.to_owned(),
         streams: paths.iter().map(stream).collect(),
     }
@@ -25,6 +26,7 @@ pub fn other(kind: Kind, url: &str) -> Node {
     Node {
         id: url.to_owned(),
         kind,
+        incomplete: None,
         address: url.to_owned(),
         streams: Vec::new(),
     }
