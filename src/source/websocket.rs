@@ -31,6 +31,7 @@ use super::upstream::{CONNECT_TIMEOUT, Stream, Upstream, open_stream_at};
 use super::{Backoff, Destination};
 use crate::event::{Kind, Origin, Payload};
 use crate::shutdown::until_stopped;
+use crate::stream::join::PATIENCE;
 use crate::wire::comeback;
 use crate::wire::websocket::MAX_CONTROL_PAYLOAD;
 
@@ -103,6 +104,7 @@ impl Upstream {
 /// Reads `upstream` until `stop` is cancelled. However often the upstream goes away, it is tried again; the log tells when
 /// it is lost and when it is back, not each attempt.
 pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: CancellationToken) {
+    let begun = Instant::now();
     let mut backoff = Backoff::new();
     let mut presence = Presence::of(&upstream, &to);
     let is_peer = upstream.is_peer;
@@ -153,8 +155,9 @@ pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: Cancellatio
         };
         presence.lost(&error);
         backoff.come_back_in(come_back(&error));
-        if is_peer {
-            // The others are there, and may be all there are.
+        // Of peers the others are there, and may be all there are. Of an upstream that has been away since this began, nobody who comes
+        // now is to wait for what it may tell once it is there.
+        if is_peer || begun.elapsed() > PATIENCE {
             reader.give_up_past();
         }
         let mut pause = Box::pin(sleep(backoff.pause()));

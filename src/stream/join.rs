@@ -14,7 +14,7 @@ use crate::wire::Format;
 
 /// How long a subscriber that wants to go on waits for this instance to have what it had: a relay that has just started, or
 /// is a little behind its sibling, is not told from one that will never know.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where a subscriber wants to begin.
 #[derive(Debug, Clone, PartialEq, Eq)]

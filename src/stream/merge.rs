@@ -172,7 +172,8 @@ impl Merge {
     ) -> Option<impl Future<Output = ()> + Send + use<>> {
         let several = self.several.as_ref()?;
         let merge = self.clone();
-        (!several.is_tended.swap(true, Ordering::AcqRel)).then(|| async move {
+        let is_first = !several.is_tended.swap(true, Ordering::AcqRel);
+        is_first.then_some(async move {
             if let Some(several) = &merge.several {
                 stop.run_until_cancelled(several.keep_time(&merge.log))
                     .await;
