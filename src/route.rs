@@ -115,7 +115,6 @@ impl Policy {
             .upstreams
             .iter()
             .chain(&self.standbys)
-            .chain(&self.peers.listed)
             .chain(webhooks.map(|bus| &bus.upstream));
         if let Some(own) = others.find(is_own) {
             bail!(
