@@ -49,6 +49,8 @@ pub struct Question {
     of: Option<String>,
     /// The origins of the streams for which it is asked, the nearest last.
     pub(super) via: Vec<Origin>,
+    /// The origin of the stream that is meant, where several may answer.
+    pub(super) at: Option<Origin>,
     pub(super) deadline: Instant,
 }
 
@@ -79,8 +81,10 @@ impl Question {
         let within = within
             .transpose()
             .map_err(|_| "within= is a number of milliseconds")?;
+        let at = first("at").map(|at| at.parse()).transpose();
         Ok(Self {
             event,
+            at: at.map_err(|_| "at= is an origin")?,
             of,
             via: via.map_err(|_| "via= is a list of origins")?,
             deadline: Instant::now() + within.unwrap_or(PATIENCE).min(PATIENCE),
@@ -213,9 +217,8 @@ async fn topology(
         behind.push(found.behind);
     }
     // All that is here first: who tells of links into a stream tells of all of them.
-    for behind in behind {
-        all.merge(behind);
-    }
+    let behind: Vec<_> = behind.iter().flatten().map(|behind| &**behind).collect();
+    all.merge_all(&behind);
     all
 }
 
@@ -236,7 +239,8 @@ fn told(stream: &Served, may: May<'_>) -> Stream {
 /// A link, but for the id of its end here; and what is behind it.
 struct Found {
     link: Link,
-    behind: Topology,
+    /// In parts, which others may have as well.
+    behind: Vec<Arc<Topology>>,
 }
 
 /// A way into a stream.
@@ -270,6 +274,7 @@ impl Incoming<'_> {
                     what: ("topology", ""),
                     of_stream: true,
                     via: &via,
+                    at: None,
                     deadline: question.deadline - Duration::from_millis(5),
                 };
                 let path = self.stream.via.path();
@@ -282,13 +287,13 @@ impl Incoming<'_> {
         if let Some(behind) = behind {
             link.from.clone_from(&behind.node);
             link.from_path.clone_from(&behind.path);
-            let mut topology = behind.topology.clone();
+            let mut topology = vec![behind.topology.clone()];
             if let Some(proxy) = &behind.proxy {
                 link.from.clone_from(proxy);
                 link.from_path = None;
             } else if behind.path.is_none() {
                 // Others have answered in its place.
-                topology.merge(one(self.stand_in(&known, origin)));
+                topology.extend(one(self.stand_in(&known, origin)));
             }
             return Found {
                 link,
@@ -358,11 +363,11 @@ fn node(kind: Kind, id: &str, address: &str) -> Node {
     }
 }
 
-fn one(node: Node) -> Topology {
-    Topology {
+fn one(node: Node) -> Vec<Arc<Topology>> {
+    vec![Arc::new(Topology {
         nodes: vec![node],
         links: vec![],
-    }
+    })]
 }
 
 fn bus_node(bus: &Figures) -> Node {

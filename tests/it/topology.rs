@@ -405,6 +405,11 @@ async fn what_is_wrong_with_a_question_is_said() {
             404,
             "there is no stream at the path that of= names",
         ),
+        (
+            "/?trace=0000000000001-1&of=/events&at=x",
+            400,
+            "at= is an origin",
+        ),
         ("/?topology&via=x", 400, "via= is a list of origins"),
         (
             "/?topology&within=x",
