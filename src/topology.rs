@@ -42,11 +42,26 @@ impl Topology {
             .retain(|node| is_name(&node.id) && is_name(&node.address));
         self.nodes.truncate(MAX_TOLD_NODES);
         for node in &mut self.nodes {
+            node.streams.retain(|stream| is_name(&stream.path));
             node.streams.truncate(MAX_TOLD_STREAMS);
         }
         self.links
             .retain(|link| is_name(&link.from) && is_name(&link.to));
         self.links.truncate(MAX_TOLD_LINKS);
+    }
+
+    /// What it takes in memory, in bytes, about.
+    pub fn size(&self) -> usize {
+        let streams = self.nodes.iter().flat_map(|node| &node.streams);
+        let streams = streams.map(|it| size_of::<Stream>() + it.path.len() + it.origin.len());
+        let nodes = self.nodes.iter();
+        let nodes = nodes.map(|it| size_of::<Node>() + it.id.len() + it.address.len());
+        let links = self.links.iter().map(|it| {
+            let texts = [&it.from_path, &it.to_path, &it.transport, &it.reason];
+            let texts = texts.into_iter().flatten().map(String::len);
+            size_of::<Link>() + it.from.len() + it.to.len() + texts.sum::<usize>()
+        });
+        streams.sum::<usize>() + nodes.sum::<usize>() + links.sum::<usize>()
     }
 
     /// How many hop links lead from this node to none of the others: to `wsevent tail`, or to hops that nobody has asked.

@@ -280,7 +280,7 @@ impl Incoming<'_> {
                 let path = self.stream.via.path();
                 let mut upstream = path.iter().skip(1).map(|hop| hop.id);
                 let is_upstream = upstream.any(|hop| question.via.contains(&hop));
-                slot.told(ask, Some(origin), is_upstream).await
+                slot.clone().told(ask, Some(origin), is_upstream).await
             }
             false => None,
         };

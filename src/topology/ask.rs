@@ -47,6 +47,8 @@ pub struct Told {
 pub struct Behind {
     /// All that was told.
     pub topology: Arc<Topology>,
+    /// What that takes, in bytes, about.
+    pub size: usize,
     /// The id of the node that answers there: of several, the one that was meant.
     pub node: String,
     /// Where that serves, in its own words.
@@ -248,6 +250,7 @@ fn behind(proxy: Option<Told>, mut all: Vec<Told>, meant: Option<&str>) -> Behin
         topology.merge(&through(proxy, &node, &address));
     }
     Behind {
+        size: topology.size(),
         topology: Arc::new(topology),
         node,
         address,
