@@ -10,12 +10,20 @@ pub mod figure;
 pub mod known;
 mod merge;
 pub mod mermaid;
-mod picture;
+pub(crate) mod picture;
 pub mod plantuml;
 pub mod trace;
 
 pub use picture::plain;
 use serde::{Deserialize, Serialize};
+
+/// Of what one upstream tells, so much is taken.
+const MAX_TOLD_NODES: usize = 1_000;
+const MAX_TOLD_LINKS: usize = 2_000;
+/// Of each node.
+const MAX_TOLD_STREAMS: usize = 1_000;
+/// An id or an address is no longer than this, in bytes.
+const LONGEST_NAME: usize = 4_096;
 
 /// Nodes and links. Several of them are one when they are merged: nodes are the same when their ids are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +35,36 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// Leaves of what somebody has told as much as is dealt with: the first nodes, links and streams, without those that have names
+    /// which are none.
+    pub fn cut(&mut self) {
+        let is_name = |name: &String| name.len() <= LONGEST_NAME;
+        self.nodes
+            .retain(|node| is_name(&node.id) && is_name(&node.address));
+        self.nodes.truncate(MAX_TOLD_NODES);
+        for node in &mut self.nodes {
+            node.streams.retain(|stream| is_name(&stream.path));
+            node.streams.truncate(MAX_TOLD_STREAMS);
+        }
+        self.links
+            .retain(|link| is_name(&link.from) && is_name(&link.to));
+        self.links.truncate(MAX_TOLD_LINKS);
+    }
+
+    /// What it takes in memory, in bytes, about.
+    pub fn size(&self) -> usize {
+        let streams = self.nodes.iter().flat_map(|node| &node.streams);
+        let streams = streams.map(|it| size_of::<Stream>() + it.path.len() + it.origin.len());
+        let nodes = self.nodes.iter();
+        let nodes = nodes.map(|it| size_of::<Node>() + it.id.len() + it.address.len());
+        let links = self.links.iter().map(|it| {
+            let texts = [&it.from_path, &it.to_path, &it.transport, &it.reason];
+            let texts = texts.into_iter().flatten().map(String::len);
+            size_of::<Link>() + it.from.len() + it.to.len() + texts.sum::<usize>()
+        });
+        streams.sum::<usize>() + nodes.sum::<usize>() + links.sum::<usize>()
+    }
+
     /// How many hop links lead from this node to none of the others: to `wsevent tail`, or to hops that nobody has asked.
     pub fn loose_ends(&self, node: &Node) -> usize {
         let hops: usize = node.streams.iter().map(|stream| stream.hops).sum();
@@ -73,6 +111,9 @@ pub enum Kind {
     Foreign,
     /// A bus, standard input or output, or a webhook.
     Bus,
+    /// What an older wsevent than the one that tells of it has no word for.
+    #[serde(other)]
+    Other,
 }
 
 /// A stream of a hop.
@@ -139,4 +180,48 @@ pub enum Role {
     Bus,
     /// A reverse proxy's upstream.
     Proxy,
+    /// What an older wsevent than the one that tells of it has no word for.
+    #[serde(other)]
+    Other,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_newer_hops_tell_can_be_read() {
+        let told = r#"{"nodes": [{"id": "x", "kind": "satellite", "address": "x"}],
+            "links": [{"from": "x", "to": "y", "role": "beam", "connected": true}]}"#;
+        let told: Topology = serde_json::from_str(told).expect("unknown words are no error");
+        assert_eq!(
+            (told.nodes[0].kind, told.links[0].role),
+            (Kind::Other, Role::Other)
+        );
+        assert!(dot::render(&told).contains("other"));
+        let end: trace::End = serde_json::from_str("\"lent\"").expect("nor here");
+        assert_eq!(end, trace::End::Other);
+    }
+
+    #[test]
+    fn no_more_is_taken_than_is_dealt_with() {
+        let node = |at: usize| Node {
+            id: at.to_string(),
+            kind: Kind::Hop,
+            address: if at == 1 {
+                "x".repeat(5_000)
+            incomplete: None,
+        } else {
+                String::new()
+            },
+            streams: vec![],
+        };
+        let mut told = Topology {
+            nodes: (0..25_000).map(node).collect(),
+            links: vec![],
+        };
+        told.cut();
+        assert_eq!(told.nodes.len(), MAX_TOLD_NODES);
+        assert_eq!(told.nodes[1].id, "2", "its address was none");
+    }
 }

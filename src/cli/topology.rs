@@ -43,7 +43,8 @@ pub struct TopologyArgs {
     )]
     pub format: Format,
 
-    /// Print no picture, but in which ways what runs differs from this figure in PlantUML; its hops are asked, too
+    /// Print no picture, but in which ways what runs differs from this figure in PlantUML; its hops are asked, too: what
+    /// --consume-header and the like say goes to each host that stands in it
     #[arg(long, env = "WSEVENT_EXPECT", value_name = "FILE")]
     pub expect: Option<PathBuf>,
 

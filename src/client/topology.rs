@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -57,7 +58,7 @@ impl Topology {
         let mut silent = Vec::new();
         for (at, (upstream, answer)) in self.upstreams.iter().zip(answers).enumerate() {
             match answer {
-                Ok(told) => all.merge(told),
+                Ok(told) => all.merge(&told),
                 Err(error) => {
                     silent.push(upstream.url.to_string());
                     // What it means for a figure is among the differences.
@@ -118,7 +119,7 @@ fn say_incomplete(node: &Node) {
 }
 
 /// What the hop at a URL tells.
-async fn ask(upstream: &Upstream) -> Result<topology::Topology> {
+async fn ask(upstream: &Upstream) -> Result<Arc<topology::Topology>> {
     let path = upstream.url.path();
     // The list of all streams, or of those of one route; what else has a path is a stream.
     let of_stream = !path.ends_with('/');
@@ -127,6 +128,7 @@ async fn ask(upstream: &Upstream) -> Result<topology::Topology> {
         what: ("topology", ""),
         of_stream,
         via: &[],
+        at: None,
         deadline: Instant::now() + PATIENCE,
     };
     let behind = question.topology(None).await?;

@@ -93,9 +93,10 @@ impl Trace {
             what: ("trace", &text),
             of_stream: true,
             via: &[],
+            at: None,
             deadline: Instant::now() + PATIENCE,
         };
-        let legs = trace::of_instance(&question, None).await?;
+        let legs = trace::of_instance(&question).await?;
         let printed = match self.json {
             true => {
                 let way = serde_json::json!({"event": text, "url": self.upstream.to_string(), "legs": legs});

@@ -53,6 +53,8 @@ pub struct Question {
     of: Option<String>,
     /// The origins of the streams for which it is asked, the nearest last.
     pub(super) via: Vec<Origin>,
+    /// The origin of the stream that is meant, where several may answer.
+    pub(super) at: Option<Origin>,
     pub(super) deadline: Instant,
 }
 
@@ -83,8 +85,10 @@ impl Question {
         let within = within
             .transpose()
             .map_err(|_| "within= is a number of milliseconds")?;
+        let at = first("at").map(|at| at.parse()).transpose();
         Ok(Self {
             event,
+            at: at.map_err(|_| "at= is an origin")?,
             of,
             via: via.map_err(|_| "via= is a list of origins")?,
             deadline: Instant::now() + within.unwrap_or(PATIENCE).min(PATIENCE),
@@ -236,9 +240,8 @@ async fn topology(
         behind.push(found.behind);
     }
     // All that is here first: who tells of links into a stream tells of all of them.
-    for behind in behind {
-        all.merge(behind);
-    }
+    let behind: Vec<_> = behind.iter().flatten().map(|behind| &**behind).collect();
+    all.merge_all(&behind);
     all
 }
 
@@ -259,7 +262,8 @@ fn told(stream: &Served, may: May<'_>) -> Stream {
 /// A link, but for the id of its end here; and what is behind it.
 struct Found {
     link: Link,
-    behind: Topology,
+    /// In parts, which others may have as well.
+    behind: Vec<Arc<Topology>>,
 }
 
 /// A way into a stream.
@@ -314,7 +318,7 @@ impl Incoming<'_> {
     async fn ask(
         &self,
         question: &Question,
-        slot: &Slot,
+        slot: &Arc<Slot>,
         origin: Origin,
     ) -> Result<Arc<ask::Behind>, Arc<str>> {
         let via = question.via(self.stream);
@@ -323,25 +327,26 @@ impl Incoming<'_> {
             what: ("topology", ""),
             of_stream: true,
             via: &via,
+            at: None,
             deadline: question.deadline - Duration::from_millis(5),
         };
         let path = self.stream.via.path();
         let mut upstream = path.iter().skip(1).map(|hop| hop.id);
         let is_upstream = upstream.any(|hop| question.via.contains(&hop));
-        slot.told(ask, Some(origin), is_upstream).await
+        slot.clone().told(ask, Some(origin), is_upstream).await
     }
 
     /// What has been told is behind the link.
     fn told(&self, mut link: Link, behind: &ask::Behind, origin: Origin) -> Found {
         link.from.clone_from(&behind.node);
         link.from_path.clone_from(&behind.path);
-        let mut topology = behind.topology.clone();
+        let mut topology = vec![behind.topology.clone()];
         if let Some(proxy) = &behind.proxy {
             link.from.clone_from(proxy);
             link.from_path = None;
         } else if behind.path.is_none() {
             let reason = "it does not tell of this stream, or others answer in its place";
-            topology.merge(one(self.stand_in(origin, Some(reason))));
+            topology.extend(one(self.stand_in(origin, Some(reason))));
         }
         Found {
             link,
@@ -414,11 +419,11 @@ fn node(kind: Kind, id: &str, address: &str) -> Node {
     }
 }
 
-fn one(node: Node) -> Topology {
-    Topology {
+fn one(node: Node) -> Vec<Arc<Topology>> {
+    vec![Arc::new(Topology {
         nodes: vec![node],
         links: vec![],
-    }
+    })]
 }
 
 fn bus_node(bus: &Figures) -> Node {

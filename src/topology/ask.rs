@@ -2,6 +2,7 @@
 //!
 //! Only what is configured is asked, at the host that is configured, and with what is configured to be said there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -45,7 +46,9 @@ pub struct Told {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Behind {
     /// All that was told.
-    pub topology: Topology,
+    pub topology: Arc<Topology>,
+    /// What that takes, in bytes, about.
+    pub size: usize,
     /// The id of the node that answers there: of several, the one that was meant.
     pub node: String,
     /// Where that serves, in its own words.
@@ -76,6 +79,8 @@ pub struct Question<'a> {
     pub of_stream: bool,
     /// The origins of the streams for which it is asked, the nearest last.
     pub via: &'a [Origin],
+    /// Of a stream that several instances may have behind that URL, the origin at the one that is meant: others need not ask on.
+    pub at: Option<Origin>,
     /// When the answer is of no use any more.
     pub deadline: Instant,
 }
@@ -101,6 +106,9 @@ impl Question<'_> {
         if !self.via.is_empty() {
             let via: Vec<_> = self.via.iter().map(ToString::to_string).collect();
             query.append_pair("via", &via.join(","));
+        }
+        if let Some(at) = self.at {
+            query.append_pair("at", &at.to_string());
         }
         query.append_pair("within", &self.within().as_millis().to_string());
         // A token may be among them.
@@ -134,7 +142,8 @@ impl Question<'_> {
         let none = HeaderValue::from_static("0");
         request.headers_mut().insert(MAX_FORWARDS, none);
         let answer = self.send(&url, request).await?;
-        let told: Told = serde_json::from_slice(&answer.body)?;
+        let mut told: Told = serde_json::from_slice(&answer.body)?;
+        told.topology.cut();
         let mut nodes = told.topology.nodes.iter();
         match nodes.any(|node| node.id == told.instance && node.kind == Kind::Proxy) {
             true => Ok(told),
@@ -176,7 +185,10 @@ impl Question<'_> {
     async fn told(&self) -> Result<Told> {
         let answer = self.ask().await?;
         let told = serde_json::from_slice(&answer.body);
-        told.context("it does not tell its topology: an older wsevent, or none")
+        let mut told: Told =
+            told.context("it does not tell its topology: an older wsevent, or none")?;
+        told.topology.cut();
+        Ok(told)
     }
 
     /// What is behind the URL, and upstream of that; `meant` is the origin of the stream there, if it is known.
@@ -234,12 +246,13 @@ fn behind(proxy: Option<Told>, mut all: Vec<Told>, meant: Option<&str>) -> Behin
     let instance = proxy.as_ref().map(|proxy| proxy.instance.clone());
     if let Some(proxy) = proxy {
         for other in all {
-            topology.merge(other.topology);
+            topology.merge(&other.topology);
         }
-        topology.merge(through(proxy, &node, &address));
+        topology.merge(&through(proxy, &node, &address));
     }
     Behind {
-        topology,
+        size: topology.size(),
+        topology: Arc::new(topology),
         node,
         address,
         path,

@@ -12,42 +12,35 @@ const MAX_LINKS: usize = 4_000;
 impl Topology {
     /// Adds what another one has. What both tell stays as it is here: whoever tells of links into a stream, or out of it to a bus,
     /// tells of all of them.
-    pub fn merge(&mut self, mut other: Self) {
-        for node in std::mem::take(&mut other.nodes) {
-            self.merge_node(node);
-        }
-        let names = self.names(&other.links);
+    pub fn merge(&mut self, other: &Self) {
+        self.merge_all(&[other]);
+    }
+
+    /// Adds what these have, one after the other. The first node here, and each that has told streams of its own, keeps its id
+    /// whatever others say.
+    pub fn merge_all(&mut self, others: &[&Self]) {
+        let fixed = self.nodes.iter().enumerate();
+        let fixed = fixed.filter(|(at, node)| *at == 0 || !node.streams.is_empty());
+        let fixed: HashSet<_> = fixed.map(|(_, node)| node.id.clone()).collect();
+        self.merge_nodes(others);
+        let mut names = self.names(others);
+        names.retain(|name, _| !fixed.contains(name));
         rename(&mut self.links, &names);
-        rename(&mut other.links, &names);
         self.nodes.retain(|node| !names.contains_key(&node.id));
-        let told: HashSet<_> = self.links.iter().map(Link::told_by).collect();
-        let mut news = other.links;
-        news.retain(|link| !told.contains(&link.told_by()));
-        self.links.extend(news);
+        let mut told: HashSet<_> = self.links.iter().map(Link::told_by).collect();
+        for other in others {
+            if self.links.len() > MAX_LINKS {
+                break;
+            }
+            let mut news = other.links.clone();
+            rename(&mut news, &names);
+            news.retain(|link| !told.contains(&link.told_by()));
+            told.extend(news.iter().map(Link::told_by));
+            self.links.extend(news);
+        }
         if self.links.len() > MAX_LINKS {
             self.links.truncate(MAX_LINKS);
             self.is_too_large();
-        }
-    }
-
-    fn merge_node(&mut self, node: Node) {
-        let has_room = self.nodes.len() < MAX_NODES;
-        match self.nodes.iter_mut().find(|known| known.id == node.id) {
-            Some(known) => {
-                // What it tells itself counts.
-                match (known.is_silent(), node.is_silent()) {
-                    (true, false) => known.incomplete = node.incomplete,
-                    (false, true) => {}
-                    _ => known.incomplete = known.incomplete.take().or(node.incomplete),
-                }
-                for stream in node.streams {
-                    if known.streams.iter().all(|it| it.path != stream.path) {
-                        known.streams.push(stream);
-                    }
-                }
-            }
-            None if has_room => self.nodes.push(node),
-            None => self.is_too_large(),
         }
     }
 
@@ -55,6 +48,41 @@ impl Topology {
     pub(super) fn is_too_large(&mut self) {
         if let Some(first) = self.nodes.first_mut() {
             first.incomplete = Some("there is more than is told at once".to_owned());
+        }
+    }
+
+    fn merge_nodes(&mut self, others: &[&Self]) {
+        let places = self.nodes.iter().enumerate();
+        let mut places: HashMap<_, _> = places.map(|(at, node)| (node.id.clone(), at)).collect();
+        // The paths of those nodes that several tell of.
+        let mut paths: HashMap<usize, HashSet<String>> = HashMap::new();
+        for node in others.iter().flat_map(|other| &other.nodes) {
+            let Some(&at) = places.get(&node.id) else {
+                if self.nodes.len() < MAX_NODES {
+                    places.insert(node.id.clone(), self.nodes.len());
+                    self.nodes.push(node.clone());
+                } else {
+                    self.is_too_large();
+                }
+                continue;
+            };
+            let known = &mut self.nodes[at];
+            // What it tells itself counts.
+            match (known.is_silent(), node.is_silent()) {
+                (true, false) => known.incomplete.clone_from(&node.incomplete),
+                (false, true) => {}
+                _ => known.incomplete = known.incomplete.take().or(node.incomplete.clone()),
+            }
+            let known = &mut known.streams;
+            let paths = paths
+                .entry(at)
+                .or_insert_with(|| known.iter().map(|stream| stream.path.clone()).collect());
+            for stream in &node.streams {
+                if !paths.contains(&stream.path) {
+                    paths.insert(stream.path.clone());
+                    known.push(stream.clone());
+                }
+            }
         }
     }
 
@@ -68,16 +96,19 @@ impl Topology {
     }
 
     /// For ids that stand for a node whose own id was not known to all, that one: they are the origin of one of its streams, or
-    /// its address, as a proxy has it. `others` are links that are to come.
-    fn names(&self, others: &[Link]) -> HashMap<String, String> {
+    /// its address, as a proxy has it. `others` have links that are to come.
+    fn names(&self, others: &[&Self]) -> HashMap<String, String> {
         let mut names = HashMap::new();
         for node in &self.nodes {
             for stream in &node.streams {
                 if stream.origin != node.id {
-                    names.insert(stream.origin.clone(), node.id.clone());
+                    // Who is nearer counts more.
+                    let name = names.entry(stream.origin.clone());
+                    name.or_insert_with(|| node.id.clone());
                 }
             }
         }
+        let others = others.iter().flat_map(|other| &other.links);
         let links = self.links.iter().chain(others);
         // Nobody has asked what stands by, either.
         let rests = |link: &Link| link.role == Role::Standby && !link.connected;

@@ -225,6 +225,7 @@ fn of_node(at: usize, node: &Node) -> Shape {
         Kind::Proxy => (Class::Proxy, "proxy"),
         Kind::Foreign => (Class::Foreign, "server"),
         Kind::Bus => (Class::Bus, "bus"),
+        Kind::Other => (Class::Foreign, "other"),
     };
     let mut streams: Vec<&Stream> = node.streams.iter().collect();
     streams.sort_by(|a, b| a.path.cmp(&b.path));
@@ -265,7 +266,7 @@ fn of_link(link: &Link, with_paths: bool) -> Vec<String> {
         Role::Standby if link.connected => Some("standby, in use".to_owned()),
         Role::Standby => Some("standby".to_owned()),
         Role::Peer => Some("peer".to_owned()),
-        Role::Consume | Role::Bus | Role::Proxy => None,
+        Role::Consume | Role::Bus | Role::Proxy | Role::Other => None,
     };
     let down = match (&link.reason, look(link)) {
         (_, Look::Live) | (None, Look::Standby) => None,

@@ -77,6 +77,9 @@ pub enum End {
     Away,
     /// It has come through more hops than are asked.
     Deep,
+    /// What an older wsevent than the one that tells it has no word for.
+    #[serde(other)]
+    Other,
 }
 
 /// The legs of the way to this stream.
@@ -97,6 +100,12 @@ pub async fn legs(routes: &Routes, stream: &Served, event: EventId, question: &Q
         end: None,
         reason: None,
     };
+    // Behind an address where several answer in turn, who is not meant asks nobody: each of them would ask as often again.
+    if question.at.is_some_and(|at| at != stream.log.origin()) {
+        leg.end = Some(End::Unknown);
+        leg.reason = Some("another instance is meant".to_owned());
+        return Trace { legs: vec![leg] };
+    }
     let behind = follow(routes, stream, event, question, &mut leg).await;
     leg.answered = event::now();
     let mut legs = vec![leg];
@@ -180,17 +189,18 @@ async fn ask(
         what: ("trace", &id),
         of_stream: true,
         via: &via,
+        at: Some(origin),
         deadline: question.deadline - Duration::from_millis(5),
     };
-    let legs = of_instance(&asked, Some(origin)).await;
+    let legs = of_instance(&asked).await;
     drop(leave);
     legs
 }
 
 /// The legs that an upstream tells, with its clock held against ours. Where several instances answer in turn, those of the one that
 /// is meant.
-pub async fn of_instance(question: &ask::Question<'_>, meant: Option<Origin>) -> Result<Vec<Leg>> {
-    let meant = meant.map(|origin| origin.to_string());
+pub async fn of_instance(question: &ask::Question<'_>) -> Result<Vec<Leg>> {
+    let meant = question.at.map(|origin| origin.to_string());
     for _ in 0..MAX_TRIES {
         let answer = question.ask().await?;
         let trace: Trace = serde_json::from_slice(&answer.body).map_err(|_| {

@@ -406,6 +406,11 @@ async fn what_is_wrong_with_a_question_is_said() {
             404,
             "there is no stream at the path that of= names",
         ),
+        (
+            "/?trace=0000000000001-1&of=/events&at=x",
+            400,
+            "at= is an origin",
+        ),
         ("/?topology&via=x", 400, "via= is a list of origins"),
         (
             "/?topology&within=x",
@@ -451,4 +456,60 @@ async fn an_upstream_that_is_silent_costs_no_more_than_patience() {
         "{}",
         told.0
     );
+}
+
+/// How often the hop behind this proxy was asked.
+fn asked(proxy: &Proxy) -> usize {
+    let lines = proxy.log.lines();
+    let asked = lines
+        .iter()
+        .filter(|line| line.field("method") == "GET" && line.field("path") == "/");
+    asked.count()
+}
+
+#[tokio::test]
+async fn who_has_little_time_or_names_others_does_not_get_an_upstream_asked_more_often() {
+    let up = Hop::start(&["--accept-publish"]).await;
+    let proxy = Proxy::over(&[up.address], &[]).await;
+    let url = format!("ws://{}/events", proxy.address);
+    let down = consuming(&[&url], &[]).await;
+    for _ in 0..20 {
+        Told::by(down.address, "/?topology&within=5", &[]).await;
+    }
+    assert_eq!(asked(&proxy), 0);
+    // Each of them names somebody else, and does not wait.
+    let begun = std::time::Instant::now();
+    for number in 1..=20 {
+        let via = format!("{number:013}");
+        let target = format!("/?topology&within=100&via={via}");
+        Told::by(down.address, &target, &[]).await;
+    }
+    let seconds = begun.elapsed().as_secs() as usize;
+    let asked = asked(&proxy);
+    assert!((1..=seconds + 1).contains(&asked), "{asked} in {seconds} s");
+}
+
+#[tokio::test]
+async fn nobody_falsifies_what_others_are_told() {
+    let a = Hop::start(&["--accept-publish"]).await;
+    let b = Hop::consuming(&a.url).await;
+    let c = Hop::consuming(&b.url).await;
+    let d = Hop::consuming(&c.url).await;
+    let ids = [id(&a).await, id(&b).await, id(&c).await, id(&d).await];
+    let names = [
+        ("a", &*ids[0]),
+        ("b", &*ids[1]),
+        ("c", &*ids[2]),
+        ("d", &*ids[3]),
+    ];
+    let index = a.index().await;
+    let origin = index["streams"][0]["origin"].as_str().expect("an origin");
+    // A stranger who says that he asks for what is upstream.
+    Told::by(c.address, &format!("/?topology&via={origin}"), &[]).await;
+    let told = Told::all(&d).await;
+    assert_eq!(told.ends(&names), ["a>b", "b>c", "c>d"], "{}", told.0);
+    let streams = told.node(&ids[0])["streams"].as_array();
+    assert_eq!(streams.map(Vec::len), Some(1), "{}", told.0);
+    let told = Told::by(d.address, "/?topology&via=0000000000001", &[]).await;
+    assert_eq!(told.ends(&names), ["a>b", "b>c", "c>d"], "{}", told.0);
 }

@@ -8,7 +8,7 @@ use crate::harness::port::ReservedPort;
 use crate::harness::upstream::Upstream;
 use crate::harness::wsevent::{Hop, output};
 use crate::mesh::Mesh;
-use crate::topology::{consuming, id};
+use crate::topology::{Told, consuming, id};
 
 /// Publishes one event; its id.
 async fn publish(hop: &Hop, text: &str) -> String {
@@ -205,4 +205,22 @@ async fn what_cannot_be_traced_is_said_in_one_line() {
     assert!(none.contains("404"), "{none}");
     let wrong = output(&["trace", &hop.url, "--event", "x"], &[]).await;
     assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn who_is_not_meant_asks_nobody() {
+    let a = Hop::start(&["--accept-publish"]).await;
+    let b = Hop::consuming(&a.url).await;
+    let mut subscriber = b.subscribe().await;
+    let event = publish(&a, "x").await;
+    subscriber.message().await;
+    let index = b.index().await;
+    let own = index["streams"][0]["origin"].as_str().expect("an origin");
+    for (at, count) in [(own, 2), ("0000000000001", 1)] {
+        let target = format!("/?trace={event}&of=/events&at={at}");
+        let told = Told::by(b.address, &target, &[]).await;
+        let legs = told.0["legs"].as_array().expect("legs");
+        assert_eq!(legs.len(), count, "{}", told.0);
+        assert_eq!(legs[0]["origin"], own);
+    }
 }

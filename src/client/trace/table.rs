@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::topology::picture::plain;
 use crate::topology::trace::{End, Leg};
 
 /// A line for each hop, in the order in which the event came to them, and one for all.
@@ -15,44 +16,49 @@ pub fn table(event: &str, url: &str, legs: &[Leg]) -> String {
     let begun = times.iter().rev().flatten().next().copied();
     for (number, &at) in rows.iter().enumerate() {
         let leg = &legs[at];
-        let way = leg.transport.as_deref();
+        let way = leg.transport.as_deref().map(plain);
         // What came with the past, or from elsewhere, has no time that could be told.
         let before = times.get(at + 1).copied().flatten();
-        let took = before.zip(times[at]).map(|(before, here)| here - before);
+        let took = before
+            .zip(times[at])
+            .map(|(before, here)| here.saturating_sub(before));
         let took = took.map_or_else(
             || "-".to_owned(),
             |took| millis(took, legs[at + 1].uncertainty),
         );
-        let since = begun.zip(times[at]).map(|(begun, here)| here - begun);
+        let since = begun
+            .zip(times[at])
+            .map(|(begun, here)| here.saturating_sub(begun));
         let since = since.map_or_else(
             || "-".to_owned(),
             |since| format!("{} since", millis(since, None)),
         );
-        let way = way.unwrap_or("-");
+        let way = way.as_deref().unwrap_or("-");
         let _ = writeln!(
             text,
             "{:>3}  {:<width$}  {}  {way:<9}  {took:>18}  {since:>16}{}",
             number + 1,
             names[at],
-            leg.instance,
+            plain(&leg.instance),
             note(leg),
         );
     }
     let total = begun.zip(times.first().copied().flatten());
-    let links = legs.len() - 1;
+    let links = legs.len().saturating_sub(1);
     let links = match links {
         1 => "1 link".to_owned(),
         links => format!("{links} links"),
     };
     let _ = match total {
         Some((begun, here)) => {
-            let wrong: u64 = legs.iter().filter_map(|leg| leg.uncertainty).skip(1).sum();
+            let wrong = legs.iter().filter_map(|leg| leg.uncertainty).skip(1);
+            let wrong = wrong.fold(0, u64::saturating_add);
             let ends = legs.last().and_then(|leg| leg.end);
             let from = match ends {
                 Some(End::Origin | End::Foreign | End::Bus) => "from where it got its id",
                 _ => "from the first that is known",
             };
-            let sum = millis(here - begun, Some(wrong));
+            let sum = millis(here.saturating_sub(begun), Some(wrong));
             writeln!(text, "     {sum} over {links}, {from}")
         }
         None => writeln!(text, "     over {links}; when it came is not known"),
@@ -61,7 +67,7 @@ pub fn table(event: &str, url: &str, legs: &[Leg]) -> String {
 }
 
 fn name(leg: &Leg) -> String {
-    format!("{}{}", leg.address, leg.path)
+    format!("{}{}", plain(&leg.address), plain(&leg.path))
 }
 
 /// When the event came to each, by the clock of the first of them, in microseconds; none where that is not known.
@@ -86,21 +92,22 @@ fn millis(micros: i64, wrong: Option<u64>) -> String {
 
 /// What else there is to say.
 fn note(leg: &Leg) -> String {
-    let from = leg.from.as_deref().unwrap_or("elsewhere");
+    let from = plain(leg.from.as_deref().unwrap_or("elsewhere"));
     let past = match (leg.arrived, leg.end) {
         (None, None | Some(End::Foreign | End::Bus | End::Away | End::Deep)) => {
             "  came with the stream's past"
         }
         _ => "",
     };
-    let reason = leg.reason.as_deref().unwrap_or_default();
+    let reason = plain(leg.reason.as_deref().unwrap_or_default());
     let end = match leg.end {
         None => String::new(),
+        Some(End::Other) if reason.is_empty() => "  it is not told why there is no more".to_owned(),
         Some(End::Origin) => "  began here".to_owned(),
         Some(End::Foreign) => format!("  from {from}, which is no wsevent"),
         Some(End::Bus) => format!("  from the bus {from}"),
         Some(End::Away) => format!("  from {from}, which does not tell more: {reason}"),
-        Some(End::Unknown | End::Deep) => format!("  {reason}"),
+        Some(End::Unknown | End::Deep | End::Other) => format!("  {reason}"),
     };
     format!("{past}{end}")
 }

@@ -49,14 +49,14 @@ fn whoever_stands_for_a_hop_becomes_it() {
         nodes: vec![hop(DOWN, "h:1", &[]), hop(STREAM, "h:2", &[])],
         links: vec![link(STREAM, DOWN, Role::Consume)],
     };
-    all.merge(Topology {
+    all.merge(&Topology {
         nodes: vec![hop(UP, "h:2", &[STREAM])],
         links: vec![],
     });
     assert_eq!(ends(&all), [(UP, DOWN)]);
     assert_eq!(all.nodes.len(), 2);
     // Who tells of the links into a stream tells of all.
-    all.merge(Topology {
+    all.merge(&Topology {
         nodes: vec![],
         links: vec![link("old", DOWN, Role::Consume), link("x", UP, Role::Peer)],
     });
@@ -78,7 +78,7 @@ fn what_a_proxy_leads_to_is_known_by_its_address() {
             link("http://127.0.0.1:2", PROXY, Role::Proxy),
         ],
     };
-    all.merge(Topology {
+    all.merge(&Topology {
         nodes: vec![hop(HOP, "localhost:2", &[])],
         links: vec![],
     });
@@ -99,4 +99,35 @@ fn an_address_is_that_of_a_hop() {
     ] {
         assert_eq!(is_at(address, own), expected, "{address} {own}");
     }
+}
+
+#[test]
+fn nobody_can_rename_who_has_told_its_own_id() {
+    const OWN: &str = "0000000000001";
+    const UP: &str = "0000000000002";
+    const LIAR: &str = "0000000000003";
+    let mut all = Topology {
+        nodes: vec![hop(OWN, "h:1", &[]), hop(UP, "h:2", &["0000000000004"])],
+        links: vec![link(UP, OWN, Role::Consume)],
+    };
+    all.merge(&Topology {
+        nodes: vec![hop(LIAR, "h:3", &[OWN, UP])],
+        links: vec![],
+    });
+    assert_eq!(ends(&all), [(UP, OWN)]);
+    let ids: Vec<_> = all.nodes.iter().map(|node| &*node.id).collect();
+    assert_eq!(ids, [OWN, UP, LIAR]);
+}
+
+#[test]
+fn of_several_that_tell_of_the_same_the_first_counts() {
+    let mut all = Topology::default();
+    let told = |from: &str| Topology {
+        nodes: vec![hop("x", "h:1", &["a", from])],
+        links: vec![link(from, "x", Role::Consume)],
+    };
+    all.merge_all(&[&told("b"), &told("c")]);
+    assert_eq!(ends(&all), [("b", "x")]);
+    let paths = all.nodes[0].streams.iter().map(|stream| &*stream.path);
+    assert_eq!(paths.collect::<Vec<_>>(), ["/a", "/b", "/c"]);
 }

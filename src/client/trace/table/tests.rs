@@ -71,3 +71,33 @@ fn what_is_not_known_is_not_made_up() {
         ]
     );
 }
+
+#[test]
+fn nothing_that_a_stranger_says_reaches_a_terminal_raw_or_overflows() {
+    let strange = "\u{1b}[2J\n";
+    let hostile = |arrived| Leg {
+        instance: strange.to_owned(),
+        path: strange.to_owned(),
+        transport: Some(strange.to_owned()),
+        from: Some(strange.to_owned()),
+        offset: Some(i64::MIN),
+        uncertainty: Some(u64::MAX),
+        reason: Some(strange.to_owned()),
+        ..leg(strange, Some(arrived), Some(End::Away))
+    };
+    let numbers = [i64::MAX as u64, 0, 1, u64::MAX, 0];
+    let text = table("E-1", "http://h/", &numbers.map(hostile));
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    assert_eq!(text.lines().count(), 7, "{text:?}");
+}
+
+#[test]
+fn an_end_that_is_not_known_here_is_told_as_it_was() {
+    let told = Leg {
+        reason: Some("it was lent".to_owned()),
+        ..leg("a:1", Some(5), Some(End::Other))
+    };
+    assert!(words(&[told])[1].ends_with("it was lent"));
+    let silent = words(&[leg("a:1", Some(5), Some(End::Other))]);
+    assert!(silent[1].ends_with("it is not told why there is no more"));
+}
