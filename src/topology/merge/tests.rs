@@ -122,12 +122,12 @@ fn nobody_can_rename_who_has_told_its_own_id() {
 #[test]
 fn of_several_that_tell_of_the_same_the_first_counts() {
     let mut all = Topology::default();
-    let told = |from: &str| Topology {
-        nodes: vec![hop("x", "h:1", &["a", from])],
+    let told = |from: &str, path: &str| Topology {
+        nodes: vec![hop("x", "h:1", &["a", path])],
         links: vec![link(from, "x", Role::Consume)],
     };
-    all.merge_all(&[&told("b"), &told("c")]);
-    assert_eq!(ends(&all), [("b", "x")]);
+    all.merge_all(&[&told("up", "b"), &told("other", "c")]);
+    assert_eq!(ends(&all), [("up", "x")]);
     let paths = all.nodes[0].streams.iter().map(|stream| &*stream.path);
     assert_eq!(paths.collect::<Vec<_>>(), ["/a", "/b", "/c"]);
 }
