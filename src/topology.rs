@@ -210,11 +210,11 @@ mod tests {
             kind: Kind::Hop,
             address: if at == 1 {
                 "x".repeat(5_000)
-            incomplete: None,
-        } else {
+            } else {
                 String::new()
             },
             streams: vec![],
+            incomplete: None,
         };
         let mut told = Topology {
             nodes: (0..25_000).map(node).collect(),
