@@ -27,7 +27,7 @@ pub struct Shape {
     pub class: Class,
     /// What it is, in words of this program.
     pub title: String,
-    /// Where it is and what it has: texts of strangers, [plain](plain), but not escaped for any format.
+    /// Where it is and what it has: texts of strangers, [plain], but not escaped for any format.
     pub lines: Vec<String>,
     /// Whether all is drawn that is upstream of it.
     pub is_whole: bool,
