@@ -16,7 +16,7 @@ use crate::harness::upstream::Link;
 use crate::harness::wire::Wire;
 use crate::harness::within_guard;
 use crate::harness::wsevent::Hop;
-use crate::mesh::{from, objects, past, publish};
+use crate::mesh::objects;
 
 /// What is known of the upstreams of the first stream, once it is as `wanted`.
 pub async fn upstreams(hop: &Hop, wanted: impl Fn(&Value) -> bool) -> Value {
@@ -197,34 +197,6 @@ async fn nobody_notices_that_a_link_is_lost() {
     }
     origin.signal(Signal::TERM);
     origin.exit().await;
-}
-
-#[tokio::test]
-async fn a_past_that_both_tell_is_here_once() {
-    let origin = Hop::start(&["--accept-publish"]).await;
-    let short = ["--consume", &origin.url, "--history-count", "4"];
-    let short = Hop::start(&short).await;
-    short.logged("upstream connected").await;
-    let long = Hop::consuming(&origin.url).await;
-    publish(&origin, &from("old", 10)).await;
-    for relay in [&short, &long] {
-        within_guard("the past of a relay", async {
-            while relay.index().await["streams"][0]["events"] != 10 {
-                sleep(Duration::from_millis(10)).await;
-            }
-        })
-        .await;
-    }
-    // The one that has more is to tell it second.
-    long.signal(Signal::STOP);
-    let hop = Hop::start(&["--consume", &short.url, "--consume", &long.url]).await;
-    hop.logged("upstream connected").await;
-    long.signal(Signal::CONT);
-    hop.logged_times("upstream connected", 2).await;
-    let mut reader = past(&hop).await;
-    publish(&origin, &from("new", 2)).await;
-    let expected = [from("old", 10), from("new", 2)].concat();
-    assert_eq!(objects(&mut reader, 12).await, expected);
 }
 
 #[tokio::test]
