@@ -416,6 +416,7 @@ impl Driver {
         } else if self.shard.ender.stop().is_drain() {
             self.plan_departure(&connection);
         }
+        self.note_age(&connection);
         // By what cannot change: its own task may have begun to write, and have blocked.
         if connection.writes_itself() {
             self.insert(connection.clone(), Mode::Own);
@@ -435,6 +436,19 @@ impl Driver {
         let index = self.insert(connection, Mode::Driven);
         // Events may have come since it subscribed.
         self.write(index);
+    }
+
+    /// One that has been elsewhere may be old enough before anybody would look.
+    fn note_age(&mut self, connection: &Connection) {
+        let Some(last) = connection.last_tick() else {
+            return;
+        };
+        let left = last.get().wrapping_sub(self.shard.tick()) as i32;
+        let due = Instant::now() + self.shard.tick_length * left.max(0) as u32;
+        if due < self.alarm.pulse {
+            self.alarm.pulse = due;
+            self.set_alarm();
+        }
     }
 
     /// Whoever is here gets a moment to go.

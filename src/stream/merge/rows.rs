@@ -111,12 +111,6 @@ impl Rows {
         self.tick(log, now);
     }
 
-    /// How many links are connected, but this one.
-    pub fn others_up(&self, link: LinkId) -> usize {
-        let others = self.links.iter().filter(|known| known.id != link);
-        others.filter(|known| known.is_up).count()
-    }
-
     /// A link leads through these instances, so it may bring what begins there.
     pub fn leads_through(&mut self, link: LinkId, path: Vec<Origin>) {
         for origin in &path {
