@@ -52,7 +52,7 @@ use crate::pause::Pause;
 use crate::reason;
 use crate::route::Routes;
 use crate::route::served::Lease;
-use crate::shutdown::Tracked;
+use crate::shutdown::{Tracked, until_stopped};
 use crate::wire::Format;
 use crate::wire::hop::Scope;
 use limits::Keeper;
@@ -97,7 +97,8 @@ pub async fn serve(
         stop: stop.clone(),
     });
     let accepting = tasks.clone().spawn(pause.within(async move {
-        while let Some((socket, address)) = stop.run_until_cancelled(listeners.accept()).await {
+        // The stop counts first: whoever comes in the same moment is for the process that has taken over, if there is one.
+        while let Some((socket, address)) = until_stopped(&stop, pin!(listeners.accept())).await {
             let entrance = &serving.keeper.entrance;
             match entrance.enter(address) {
                 Ok(admitted) => {
