@@ -70,8 +70,6 @@ pub struct Writer {
 /// A connection that speaks HTTP.
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    /// Whether a request has been answered on it. Servers close such ones when they have had nothing to do for a while.
-    is_used: bool,
     _driver: AbortOnDropHandle<()>,
 }
 
@@ -97,7 +95,6 @@ impl Writer {
             });
             Ok(Connection {
                 sender,
-                is_used: false,
                 _driver: AbortOnDropHandle::new(driver),
             })
         };
@@ -145,11 +142,15 @@ impl Writer {
             is_stale: false,
         };
         let request = self.request(events).await.map_err(fresh)?;
-        let mut connection = match self.connection.take() {
-            Some(mut connection) => match connection.sender.ready().await {
-                Ok(()) => connection,
-                Err(_) => self.open().await.map_err(fresh)?,
-            },
+        let mut kept = self.connection.take();
+        if let Some(connection) = &mut kept
+            && connection.sender.ready().await.is_err()
+        {
+            kept = None;
+        }
+        let is_kept = kept.is_some();
+        let mut connection = match kept {
+            Some(connection) => connection,
             None => self.open().await.map_err(fresh)?,
         };
         let patience = self.bus.webhook.timeout;
@@ -162,14 +163,13 @@ impl Writer {
             Ok(Err(error)) => {
                 return Err(Lost {
                     error: error.context("the connection was lost"),
-                    is_stale: connection.is_used,
+                    is_stale: is_kept,
                 });
             }
             Ok(Ok(response)) => response,
         };
         let (response, is_whole) = response;
         if is_whole {
-            connection.is_used = true;
             self.connection = Some(connection);
         }
         Ok(response)
@@ -208,7 +208,7 @@ impl Writer {
 /// Why there is no answer.
 struct Lost {
     error: anyhow::Error,
-    /// Whether the connection was an old one.
+    /// Whether the connection was there before the request, so that the server may have closed it before it knew of that.
     is_stale: bool,
 }
 

@@ -39,7 +39,8 @@ pub struct TopologyArgs {
         env = "WSEVENT_FORMAT",
         value_name = "FORMAT",
         default_value = "puml",
-        hide_possible_values = true
+        hide_possible_values = true,
+        conflicts_with = "expect"
     )]
     pub format: Format,
 
