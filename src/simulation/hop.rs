@@ -481,6 +481,12 @@ async fn follow(world: &World, intake: &mut Intake<'_>, link: &Link, met: impl F
     }
     met();
     while let Some(payload) = messages.next(world, link).await {
+        if payload.bytes.starts_with(b"!") {
+            world.note((14, link.number as u64, 0), || {
+                let said = payload.bytes.escape_ascii();
+                format!("link {}: {said}", link.number)
+            });
+        }
         if let Err(error) = intake.take(payload) {
             return format!("{error:#}");
         }

@@ -25,7 +25,7 @@ pub struct Knowledge {
     last: BTreeMap<Origin, u64>,
     /// The same on this connection, those included that it had.
     here: BTreeMap<Origin, u64>,
-    /// On this connection.
+    /// On this connection, and in the order of the log before.
     told: Vec<Told>,
     /// The event that must be next.
     next: Option<EventId>,
@@ -72,7 +72,11 @@ impl Knowledge {
     /// A new connection begins.
     pub fn begin(&mut self) {
         self.here.clear();
-        self.told.clear();
+        // Who goes on in the order of the log behind an event that came behind a notice is not told again what that covers.
+        let is_link = self.is_link;
+        self.told.retain(
+            |told| matches!(told, Told::Log { passed, .. } if !is_link && !passed.is_empty()),
+        );
         self.next = None;
         self.is_fresh = true;
     }

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::history::{Entry, History, Limits, cost};
+use super::history::{Entry, History, Limits, Missed, cost};
 use super::rate::Rate;
 use super::retained::{self, Retain, Retained};
 use super::tapes::Tapes;
@@ -54,6 +54,9 @@ pub struct Summary {
     pub bytes: u64,
     /// Whether history has let go of an event.
     pub has_let_go: bool,
+    /// What was missing before events that history has let go of.
+    #[serde(default)]
+    pub missed: Option<Missed>,
     /// Of each origin.
     pub origins: Vec<places::Known>,
     /// Of the state, if it is kept.
@@ -140,6 +143,7 @@ impl EventLog {
             events: state.rate.total(),
             bytes: state.bytes,
             has_let_go: state.history.has_let_go(),
+            missed: Some(state.history.missed().clone()),
             origins: state.history.places().known(),
             kept: state.kept.as_ref().map(|kept| kept.known()),
             local: self.local.as_ref().map(|local| {
@@ -250,7 +254,9 @@ impl Import {
             history = History::new(self.limits, FIRST);
             history.skip_to(summary.next);
         }
-        history.remember(&summary.origins, summary.has_let_go);
+        let unknown = || Missed::unknown_before(summary.first);
+        let missed = summary.missed.clone().unwrap_or_else(unknown);
+        history.remember(&summary.origins, summary.has_let_go, missed);
         if let (Some(kept), Some(known)) = (&mut kept, &summary.kept) {
             kept.know(known, history.first());
         }
@@ -291,7 +297,8 @@ impl EventLog {
                 .map(places::Known::without_place)
                 .collect();
             let mut state = local.lock();
-            state.history.remember(&known, summary.has_let_go);
+            let missed = Missed::unknown_before(state.history.first());
+            state.history.remember(&known, summary.has_let_go, missed);
         }
         log
     }

@@ -1,11 +1,14 @@
 //! History: the last events of a stream, bounded in bytes, and if wanted in number and age.
 
+mod missed;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Way;
 use super::places::{Known, Places};
 use crate::event::{Event, Gap};
+pub use missed::Missed;
 
 /// What an event costs beside its payload, so that the bound holds for streams of small events too.
 const OVERHEAD: usize = size_of::<Entry>();
@@ -88,6 +91,7 @@ pub struct History {
     places: Places,
     /// Whether an event has been let go of: its number is not to be given again.
     has_let_go: bool,
+    missed: Missed,
 }
 
 impl History {
@@ -100,6 +104,7 @@ impl History {
             limits,
             places: Places::default(),
             has_let_go: false,
+            missed: Missed::default(),
         }
     }
 
@@ -161,10 +166,23 @@ impl History {
         self.first = self.first.max(next);
     }
 
-    /// Takes in what was known of origins where the same events were held, and that some have been let go of.
-    pub fn remember(&mut self, known: &[Known], has_let_go: bool) {
+    /// Takes in what was known of origins where the same events were held, and of those that have been let go of, if some have.
+    pub fn remember(&mut self, known: &[Known], has_let_go: bool, missed: Missed) {
         known.iter().for_each(|known| self.places.remember(known));
         self.has_let_go |= has_let_go;
+        self.missed = missed;
+    }
+
+    /// What was missing before events that have been let go of.
+    pub fn missed(&self) -> &Missed {
+        &self.missed
+    }
+
+    /// How many events somebody has missed who would have gone on with the one numbered `from`, which has been let go of, and now
+    /// goes on with the oldest; none if nobody knows.
+    pub fn missed_since(&self, from: u64) -> Option<u64> {
+        let gone = self.first.saturating_sub(from);
+        self.missed.since(from)?.checked_add(gone)
     }
 
     /// Whether an event has been let go of.
@@ -184,6 +202,9 @@ impl History {
         if let Some(oldest) = self.entries.pop_front() {
             self.bytes -= cost(&oldest.event);
             self.places.pop(oldest.event.id);
+            if let Some(gap) = &oldest.gap {
+                self.missed.push(self.first, gap.lost);
+            }
             self.first += 1;
             self.has_let_go = true;
         }

@@ -230,7 +230,7 @@ impl EventLog {
         let gap = Gap {
             after: before.map(|id| id.to_string().into()),
             next: state.history.get(oldest).map(|entry| entry.event.id),
-            lost: Some(oldest.saturating_sub(from)),
+            lost: state.history.missed_since(from),
         };
         (cursor, gap)
     }
@@ -271,7 +271,7 @@ impl State {
         };
         let (index, lost) = match runs.index_of(id.seq) {
             Some(index) if index + 1 >= first => (index + 1, Some(0)),
-            Some(index) => (first, Some(first - index - 1)),
+            Some(index) => (first, self.history.missed_since(index + 1)),
             // In a hole, or gone so long ago that nothing is known of it.
             None => match runs.at_or_after(id.seq) {
                 Some((seq, index)) if self.is_right_before(id, index) => {
@@ -352,10 +352,10 @@ impl State {
         };
         if let Some(had) = had.filter(|had| !had.origin.counts()) {
             let index = runs.index_of(had.seq);
-            return match index.map(|index| self.history.first().checked_sub(index + 1)) {
+            return match index {
                 // It is held, or what follows is.
-                Some(None | Some(0)) => None,
-                Some(lost) => Some(gap(lost)),
+                Some(index) if index + 1 >= self.history.first() => None,
+                Some(index) => Some(gap(self.history.missed_since(index + 1))),
                 // Nobody knows what has been between.
                 None => next.map(|_| gap(None)),
             };

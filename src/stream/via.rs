@@ -439,8 +439,8 @@ impl Via {
     }
 
     /// A hop that has gone would be told round a ring for ever, each of the others having it from the next. But each has it one
-    /// link further away, so that it gets [too far](LONGEST) soon. And of two that are equally far the order comes from upstream,
-    /// where they are nearer: so hops do not take the order from each other by turns.
+    /// link further away, so that it gets [too far](LONGEST) soon. And those that are equally far have the order of their ids, else hops in
+    /// a ring could take the order from each other by turns, for ever.
     fn path_through(
         &self,
         upstreams: &[(usize, Upstream)],
@@ -461,7 +461,7 @@ impl Via {
                 None => {}
             }
         }
-        path.sort_by_key(|hop| hop.distance);
+        path.sort_by_key(|hop| (hop.distance, hop.id));
         path.truncate(LONGEST);
         path
     }
@@ -524,7 +524,7 @@ mod tests {
         set(&via, 1, path(&[4, 3, 1]));
         let expected = vec![hop(1, 0), hop(2, 1), hop(4, 1), hop(3, 2)];
         assert_eq!(via.path(), expected);
-        let expected = vec![hop(1, 0), hop(5, 1), hop(4, 1), hop(3, 2)];
+        let expected = vec![hop(1, 0), hop(4, 1), hop(5, 1), hop(3, 2)];
         assert_eq!(set(&via, 0, path(&[5])).path, Some(expected));
         assert_eq!(set(&via, 0, path(&[5])).path, None);
         // What is new upstream is not always new here.
