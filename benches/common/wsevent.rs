@@ -21,14 +21,9 @@ pub fn start(arguments: &[&str], cpus: &Cpus) -> Result<(Process, SocketAddr)> {
 
 /// The same at an address that is given.
 pub fn start_at(at: &str, arguments: &[&str], cpus: &Cpus) -> Result<(Process, SocketAddr)> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wsevent"));
+    let mut command = command();
     command.args(arguments);
     command.args(["--serve-address", at]);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("WSEVENT_") || name == "RUST_LOG" {
-            command.env_remove(name);
-        }
-    }
     // A file, as with `2> log`: a pipe would charge the server for waking us at every line.
     let log = tempfile::tempfile()?;
     command
@@ -49,6 +44,17 @@ pub fn start_at(at: &str, arguments: &[&str], cpus: &Cpus) -> Result<(Process, S
         );
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Runs it with nothing but what it is given.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wsevent"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WSEVENT_") || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 fn read_all(file: &File) -> Result<String> {

@@ -69,9 +69,16 @@ impl Event {
         frame
     }
 
-    /// What [`Event::payload`] wrote as binary; `None` if these bytes are no event of this bench.
+    /// The payload with more filling, so that it has so many bytes.
+    pub fn padded(self, form: Form, bytes: usize) -> Vec<u8> {
+        let mut payload = self.payload(form).to_vec();
+        payload.resize(bytes.max(EVENT_BYTES), b'.');
+        payload
+    }
+
+    /// What [`Event::payload`] or [`Event::padded`] wrote as binary; `None` if these bytes are no event of this bench.
     pub fn parse(payload: &[u8]) -> Option<Self> {
-        let payload: &[u8; EVENT_BYTES] = payload.try_into().ok()?;
+        let payload = payload.get(..EVENT_BYTES)?;
         let (numbers, filling) = payload.split_at(16);
         let number = |at: Range<usize>| numbers[at].try_into().ok().map(u64::from_le_bytes);
         (filling[0] == b'.' && filling[filling.len() - 1] == b'.').then_some(Self {
@@ -80,9 +87,9 @@ impl Event {
         })
     }
 
-    /// What [`Event::payload`] wrote as text; `None` if these bytes are no event of this bench.
+    /// What [`Event::payload`] or [`Event::padded`] wrote as text; `None` if these bytes are no event of this bench.
     pub fn parse_text(payload: &[u8]) -> Option<Self> {
-        let payload: &[u8; EVENT_BYTES] = payload.try_into().ok()?;
+        let payload = payload.get(..EVENT_BYTES)?;
         let (numbers, filling) = payload.split_at(32);
         // Letters have the bit of 64 set, digits have not.
         let digit = |byte: u8| u64::from((byte & 0xf) + 9 * (byte >> 6));

@@ -270,10 +270,6 @@ impl Client {
     }
 
     fn pong(&mut self, payload: &[u8]) -> Result<()> {
-        ensure!(payload.len() <= 125, "a ping of {} bytes", payload.len());
-        // Masked, as a client must, with the key that leaves the bytes as they are.
-        let mut frame = vec![0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0];
-        frame.extend_from_slice(payload);
-        Ok(self.socket.write_all(&frame)?)
+        Ok(self.socket.write_all(&self.transport.pong(payload)?)?)
     }
 }

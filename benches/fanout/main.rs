@@ -22,17 +22,21 @@ mod backlog;
 mod bare;
 mod broadcast;
 mod cases;
+#[allow(dead_code)] // The bench `peers` does more with it.
 mod feed;
 mod formats;
 mod hops;
 mod idle;
 mod load;
+#[allow(dead_code)] // The bench `peers` does more with it.
 mod play;
 mod publish;
 mod report;
 mod resume;
 mod server;
+#[allow(dead_code)] // The bench `peers` does more with it.
 mod transport;
+#[allow(dead_code)] // The bench `peers` does more with it.
 mod upstream;
 
 use std::process::ExitCode;

@@ -61,6 +61,10 @@ pub struct Sample {
     pub disconnected: u64,
     /// Subscribers that never got the last event.
     pub behind: usize,
+    /// The number of the last event that was sent.
+    pub last: u64,
+    /// How long sending took, in seconds: as long as the schedule, if the server takes events as they come.
+    pub sending: f64,
 }
 
 impl fmt::Display for Sample {
@@ -96,10 +100,12 @@ pub fn run(
     source.play(play)?;
 
     let (mut last, mut received, mut latest) = (None, 0, began);
+    let mut sending = 0.0;
     let behind = loop {
         load.turn(Duration::from_millis(20))?;
         if last.is_none() {
             last = source.finished()?;
+            sending = began.elapsed().as_secs_f64();
         }
         if load.received() > received {
             (received, latest) = (load.received(), Instant::now());
@@ -126,6 +132,8 @@ pub fn run(
         disordered: load.disordered(),
         disconnected: load.closed() - closed,
         behind,
+        last: last.unwrap_or_default(),
+        sending,
     })
 }
 

@@ -19,6 +19,8 @@ pub enum Transport {
     Sse,
     /// A JSON object a line.
     Ndjson,
+    /// The client protocol of NATS.
+    Nats,
 }
 
 /// What stands at the beginning of what a subscriber has got.
@@ -34,7 +36,7 @@ pub enum Item<'a> {
 }
 
 impl Transport {
-    /// All of them.
+    /// Those of `wsevent`.
     pub const ALL: [Self; 3] = [Self::WebSocket, Self::Sse, Self::Ndjson];
 
     /// As in the tables.
@@ -43,6 +45,7 @@ impl Transport {
             Self::WebSocket => "websocket",
             Self::Sse => "sse",
             Self::Ndjson => "ndjson",
+            Self::Nats => "nats",
         }
     }
 
@@ -55,19 +58,26 @@ impl Transport {
             }
             Self::Sse => "Accept: text/event-stream",
             Self::Ndjson => "Accept: application/x-ndjson",
+            Self::Nats => {
+                return format!("CONNECT {{\"verbose\":false}}\r\nSUB {target} 1\r\nPING\r\n");
+            }
         };
         format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n{wanted}\r\n\r\n")
     }
 
     /// The length of the answer's head, once all of it is there; what follows it must be the stream and nothing else.
     pub fn head(self, bytes: &[u8]) -> Result<Option<usize>> {
+        if self == Self::Nats {
+            // It says what it is, and answers the ping once it has the subscription.
+            return Ok(memmem::find(bytes, b"PONG\r\n").map(|at| at + 6));
+        }
         let Some(end) = memmem::find(bytes, b"\r\n\r\n") else {
             return Ok(None);
         };
         let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
         let status = match self {
             Self::WebSocket => "http/1.1 101 ",
-            Self::Sse | Self::Ndjson => "http/1.1 200 ",
+            _ => "http/1.1 200 ",
         };
         ensure!(head.starts_with(status), "refused: {head}");
         ensure!(!head.contains("transfer-encoding"), "in chunks: {head}");
@@ -80,8 +90,47 @@ impl Transport {
             Self::WebSocket => frame(bytes),
             Self::Sse => block(bytes),
             Self::Ndjson => line(bytes),
+            Self::Nats => operation(bytes),
         }
     }
+
+    /// What a subscriber answers to a ping with these bytes.
+    pub fn pong(self, payload: &[u8]) -> Result<Vec<u8>> {
+        if self == Self::Nats {
+            return Ok(b"PONG\r\n".to_vec());
+        }
+        ensure!(payload.len() <= 125, "a ping of {} bytes", payload.len());
+        // Masked, as a client must, with the key that leaves the bytes as they are.
+        let mut frame = vec![0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+        frame.extend_from_slice(payload);
+        Ok(frame)
+    }
+}
+
+/// What a NATS server says: `MSG <subject> <sid> <bytes>`, a line by itself, and the payload in another.
+fn operation(bytes: &[u8]) -> Result<Option<(Item<'_>, usize)>> {
+    let Some(end) = memmem::find(bytes, b"\r\n") else {
+        return Ok(None);
+    };
+    let (line, after) = (&bytes[..end], end + 2);
+    let item = match line.first() {
+        Some(b'M') => {
+            let digits = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+            let length: usize = std::str::from_utf8(digits)?.parse()?;
+            let Some(payload) = bytes.get(after..after + length) else {
+                return Ok(None);
+            };
+            if bytes.len() < after + length + 2 {
+                return Ok(None);
+            }
+            let event = event(Event::parse(payload), payload)?;
+            return Ok(Some((Item::Event(event), after + length + 2)));
+        }
+        Some(b'P') if line == b"PING" => Item::Ping(b""),
+        Some(b'-') => Item::Close,
+        _ => Item::Other,
+    };
+    Ok(Some((item, after)))
 }
 
 /// A WebSocket frame, unmasked.

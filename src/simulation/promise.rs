@@ -193,22 +193,30 @@ impl Knowledge {
 
     /// Whether so many missing events of an origin are among those that a notice in the order of the log has told of.
     fn told_in_log(&mut self, origin: Origin, missing: u64) -> Result<(), String> {
-        let mut open = self.told.iter_mut().filter_map(|told| match told {
+        let open = self.told.iter_mut().filter_map(|told| match told {
             Told::Log { left, passed } if !passed.contains(&origin) => Some(left),
             _ => None,
         });
-        match open.next() {
-            None => Err(format!(
+        let mut open: Vec<_> = open.collect();
+        if open.is_empty() {
+            return Err(format!(
                 "{missing} before it are missing and nobody has said so"
-            )),
-            Some(None) => Ok(()),
-            Some(Some(left)) => {
-                *left = left.checked_sub(missing).ok_or(format!(
-                    "{missing} before it are missing, and only {left} were said to be lost"
-                ))?;
-                Ok(())
-            }
+            ));
         }
+        let Some(left) = open.iter().map(|left| **left).sum::<Option<u64>>() else {
+            return Ok(());
+        };
+        if left < missing {
+            return Err(format!(
+                "{missing} before it are missing, and only {left} were said to be lost"
+            ));
+        }
+        let mut missing = missing;
+        for left in open.iter_mut().filter_map(|left| left.as_mut()) {
+            let taken = missing.min(*left);
+            (*left, missing) = (*left - taken, missing - taken);
+        }
+        Ok(())
     }
 
     fn pass(&mut self, origin: Origin) {
