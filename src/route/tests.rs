@@ -351,6 +351,6 @@ fn a_stream_is_small() {
     }
     assert!(size_of::<Served>() <= 320);
     assert!(size_of::<EventLog>() <= 576);
-    assert!(size_of::<crate::stream::via::Via>() <= 96);
+    assert!(size_of::<crate::stream::via::Via>() <= 112);
     assert!(future(Route::while_used) <= 400);
 }

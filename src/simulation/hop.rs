@@ -481,12 +481,12 @@ async fn follow(world: &World, intake: &mut Intake<'_>, link: &Link, met: impl F
     }
     met();
     while let Some(payload) = messages.next(world, link).await {
-        if payload.bytes.starts_with(b"!") {
-            world.note((14, link.number as u64, 0), || {
-                let said = payload.bytes.escape_ascii();
-                format!("link {}: {said}", link.number)
-            });
-        }
+        world.note((14, link.number as u64, 0), || {
+            // The header line, in which names are numbers.
+            let line = payload.bytes.split(|byte| *byte == b'\n').next();
+            let line = line.unwrap_or_default().escape_ascii();
+            format!("link {}: {line}", link.number)
+        });
         if let Err(error) = intake.take(payload) {
             return format!("{error:#}");
         }

@@ -54,7 +54,7 @@ pub struct Summary {
     pub bytes: u64,
     /// Whether history has let go of an event.
     pub has_let_go: bool,
-    /// What was missing before events that history has let go of.
+    /// What was missing before events that history has let go of, if something was.
     #[serde(default)]
     pub missed: Option<Missed>,
     /// Of each origin.
@@ -143,7 +143,7 @@ impl EventLog {
             events: state.rate.total(),
             bytes: state.bytes,
             has_let_go: state.history.has_let_go(),
-            missed: Some(state.history.missed().clone()),
+            missed: state.history.missed().cloned(),
             origins: state.history.places().known(),
             kept: state.kept.as_ref().map(|kept| kept.known()),
             local: self.local.as_ref().map(|local| {
@@ -254,9 +254,7 @@ impl Import {
             history = History::new(self.limits, FIRST);
             history.skip_to(summary.next);
         }
-        let unknown = || Missed::unknown_before(summary.first);
-        let missed = summary.missed.clone().unwrap_or_else(unknown);
-        history.remember(&summary.origins, summary.has_let_go, missed);
+        history.remember(&summary.origins, summary.has_let_go, summary.missed.clone());
         if let (Some(kept), Some(known)) = (&mut kept, &summary.kept) {
             kept.know(known, history.first());
         }
@@ -298,7 +296,9 @@ impl EventLog {
                 .collect();
             let mut state = local.lock();
             let missed = Missed::unknown_before(state.history.first());
-            state.history.remember(&known, summary.has_let_go, missed);
+            state
+                .history
+                .remember(&known, summary.has_let_go, Some(missed));
         }
         log
     }

@@ -91,7 +91,8 @@ pub struct History {
     places: Places,
     /// Whether an event has been let go of: its number is not to be given again.
     has_let_go: bool,
-    missed: Missed,
+    /// What was missing before events that have been let go of; none if nothing was.
+    missed: Option<Box<Missed>>,
 }
 
 impl History {
@@ -104,7 +105,7 @@ impl History {
             limits,
             places: Places::default(),
             has_let_go: false,
-            missed: Missed::default(),
+            missed: None,
         }
     }
 
@@ -119,20 +120,24 @@ impl History {
     }
 
     /// Puts older events before those held, as far as there is room: none, if events had to go already. Their ids must be
-    /// new here. Whether there was any.
+    /// new here. Whether there was any. Of those for which there is none it is remembered that they have been.
     pub fn prepend(&mut self, older: Vec<Entry>) -> bool {
-        if self.has_let_go {
-            return false;
-        }
         let first = self.first;
+        let mut is_full = self.has_let_go;
         for entry in older.into_iter().rev() {
-            self.bytes += cost(&entry.event);
             let id = entry.event.id;
+            if is_full {
+                self.places.pass(id);
+                continue;
+            }
+            self.bytes += cost(&entry.event);
             self.entries.push_front(entry);
             if self.is_over() {
                 let oldest = self.entries.pop_front();
                 self.bytes -= oldest.map_or(0, |oldest| cost(&oldest.event));
-                break;
+                self.places.pass(id);
+                is_full = true;
+                continue;
             }
             self.first -= 1;
             self.places.push_front(id, self.first);
@@ -167,22 +172,26 @@ impl History {
     }
 
     /// Takes in what was known of origins where the same events were held, and of those that have been let go of, if some have.
-    pub fn remember(&mut self, known: &[Known], has_let_go: bool, missed: Missed) {
+    pub fn remember(&mut self, known: &[Known], has_let_go: bool, missed: Option<Missed>) {
         known.iter().for_each(|known| self.places.remember(known));
         self.has_let_go |= has_let_go;
-        self.missed = missed;
+        self.missed = missed.map(Box::new);
     }
 
     /// What was missing before events that have been let go of.
-    pub fn missed(&self) -> &Missed {
-        &self.missed
+    pub fn missed(&self) -> Option<&Missed> {
+        self.missed.as_deref()
     }
 
     /// How many events somebody has missed who would have gone on with the one numbered `from`, which has been let go of, and now
     /// goes on with the oldest; none if nobody knows.
     pub fn missed_since(&self, from: u64) -> Option<u64> {
         let gone = self.first.saturating_sub(from);
-        self.missed.since(from)?.checked_add(gone)
+        let missed = match &self.missed {
+            Some(missed) => missed.since(from)?,
+            None => 0,
+        };
+        gone.checked_add(missed)
     }
 
     /// Whether an event has been let go of.
@@ -203,7 +212,8 @@ impl History {
             self.bytes -= cost(&oldest.event);
             self.places.pop(oldest.event.id);
             if let Some(gap) = &oldest.gap {
-                self.missed.push(self.first, gap.lost);
+                let missed = self.missed.get_or_insert_default();
+                missed.push(self.first, gap.lost);
             }
             self.first += 1;
             self.has_let_go = true;

@@ -198,6 +198,15 @@ impl Places {
         }
     }
 
+    /// Notes that an event, and what its origin has sent before it, has been elsewhere and is too old to be here. What comes of it all the
+    /// same, from one who has it later, is no news.
+    pub fn pass(&mut self, id: EventId) {
+        if self.of(id.origin).is_none() && self.count() < MAX_FORMER {
+            // Nothing of it was ever here.
+            self.runs(id).since = id.seq.saturating_add(1);
+        }
+    }
+
     fn runs(&mut self, id: EventId) -> &mut Runs {
         let new = || Runs {
             since: id.seq,
@@ -388,6 +397,22 @@ mod tests {
         places.pop(id(1, 3));
         let runs = places.of(Origin(1)).expect("known");
         assert_eq!(runs.at_or_after(1), None);
+    }
+
+    #[test]
+    fn what_was_too_old_to_be_here_has_passed() {
+        let mut places = Places::default();
+        places.push(id(1, 5), 100);
+        for (origin, seq) in [(1, 4), (2, 9), (2, 8)] {
+            places.pass(id(origin, seq));
+        }
+        let last = |origin| {
+            places
+                .of(Origin(origin))
+                .map(|runs| (runs.since, runs.last))
+        };
+        assert_eq!([last(1), last(2)], [Some((5, 5)), Some((10, 9))]);
+        assert_eq!(places.of(Origin(2)).expect("known").at_or_after(1), None);
     }
 
     #[test]

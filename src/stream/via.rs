@@ -19,6 +19,41 @@ pub struct Via {
     upstreams: Mutex<Vec<(usize, Upstream)>>,
     /// Woken when an upstream has come, has gone, or has refused.
     changed: Notify,
+    /// None before those downstream have been told of a change.
+    telling: Mutex<Option<Box<Telling>>>,
+}
+
+/// Those downstream are told of a new path no more often than this. A hop that has gone goes round rings until it is [too far](LONGEST), and
+/// round several at once each round would make more rounds, if everybody told everything at once.
+pub const PACE: Duration = Duration::from_millis(200);
+
+/// When those downstream are told of the path.
+#[derive(Debug)]
+struct Telling {
+    /// When they were last.
+    last: Instant,
+    /// They are going to be told again, whatever it is then.
+    is_due: bool,
+}
+
+impl Telling {
+    fn at(now: Instant) -> Self {
+        Self {
+            last: now,
+            is_due: false,
+        }
+    }
+}
+
+/// When those downstream are to be told of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tell {
+    /// At once.
+    Now,
+    /// [Again](Via::tell_again) at this time, as they have just been told.
+    Later(Instant),
+    /// Somebody is going to do so.
+    IsDue,
 }
 
 /// What an upstream is to a stream.
@@ -157,6 +192,7 @@ impl Via {
             own,
             upstreams: Mutex::default(),
             changed: Notify::new(),
+            telling: Mutex::default(),
         }
     }
 
@@ -182,6 +218,37 @@ impl Via {
             local_path: (local_after != local_before).then_some(local_after),
             is_circle: !was_circle && self.is_circle(&upstreams),
         });
+    }
+
+    /// When those downstream are to be told of a change that has just been made.
+    pub fn when_to_tell(&self) -> Tell {
+        let mut telling = self.telling();
+        let now = Instant::now();
+        if let Some(telling) = telling
+            .as_mut()
+            .filter(|it| it.is_due || it.last + PACE > now)
+        {
+            return match std::mem::replace(&mut telling.is_due, true) {
+                true => Tell::IsDue,
+                false => Tell::Later(telling.last + PACE),
+            };
+        }
+        *telling = Some(Box::new(Telling::at(now)));
+        Tell::Now
+    }
+
+    /// What was to be told later is: `tell` is given the path, and that of what peers get from here.
+    pub fn tell_again(&self, tell: impl FnOnce(Vec<Instance>, Vec<Instance>)) {
+        let upstreams = self.lock();
+        *self.telling() = Some(Box::new(Telling::at(Instant::now())));
+        tell(
+            self.path_through(&upstreams, |_| true),
+            self.path_through(&upstreams, |role| !role.is_peer()),
+        );
+    }
+
+    fn telling(&self) -> MutexGuard<'_, Option<Box<Telling>>> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there is one upstream, and what comes from there has been here.

@@ -1,8 +1,11 @@
-//! What the connections to one upstream bring, one after another, on its way into the log: no I/O, and no clock but that of the events.
+//! What the connections to one upstream bring, one after another, on its way into the log: no I/O, and of time
+//! only that of events, and that hops downstream are not told of each other all the time.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use anyhow::Result;
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::super::Destination;
@@ -11,6 +14,7 @@ use crate::event::{Event, EventId, Gap, Origin, Payload, Snapshot};
 use crate::stream::EventLog;
 use crate::stream::merge::Inflow;
 use crate::stream::merge::row::Marks;
+use crate::stream::via::{Tell, Via};
 use crate::wire::Format;
 use crate::wire::hop::{self, Begin, Control, Hello, Instance, Scope, StateWish, Welcome};
 
@@ -286,11 +290,20 @@ impl<'a> Intake<'a> {
                      enters on the way comes: if no ring is meant, check --consume"
                 );
             }
-            if let Some(path) = change.path {
-                announce(log, path);
+            if change.path.is_none() && change.local_path.is_none() {
+                return;
             }
-            if let (Some(path), Some(local)) = (change.local_path, log.own_local()) {
-                announce(local, path);
+            match via.when_to_tell() {
+                Tell::Now => {
+                    if let Some(path) = change.path {
+                        announce(log, path);
+                    }
+                    if let (Some(path), Some(local)) = (change.local_path, log.own_local()) {
+                        announce(local, path);
+                    }
+                }
+                Tell::Later(at) => tell_again_at(at, log.clone(), via.clone()),
+                Tell::IsDue => {}
             }
         });
     }
@@ -334,6 +347,19 @@ impl<'a> Intake<'a> {
 fn shows_by_number(gap: &Gap) -> bool {
     let after = gap.after.as_ref().and_then(|after| after.parse().ok());
     gap.next.is_none() && after.is_some_and(|after: EventId| after.origin.counts())
+}
+
+/// Lets the hops downstream know a little later, in a task that ends with that.
+fn tell_again_at(at: Instant, log: Arc<EventLog>, via: Arc<Via>) {
+    tokio::spawn(async move {
+        sleep_until(at).await;
+        via.tell_again(|path, local_path| {
+            announce(&log, path);
+            if let Some(local) = log.own_local() {
+                announce(local, local_path);
+            }
+        });
+    });
 }
 
 fn announce(log: &EventLog, path: Vec<Instance>) {

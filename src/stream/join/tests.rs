@@ -210,7 +210,7 @@ impl Model {
                     assert!(*next < self.first, "passed by what it could have read");
                     let (oldest, gap) = self.log.skip(*format, cursor.index);
                     assert_eq!(gap.next, self.id(self.first));
-                    assert_eq!(gap.lost, Some((self.first - *next) as u64));
+                    assert_eq!(gap.lost, Some(self.missed(*next, self.first)));
                     let before = next.checked_sub(1).and_then(|before| self.id(before));
                     let before = before.map(|id| id.to_string().into());
                     if gap.after.is_some() || self.is_unbroken() {
@@ -220,6 +220,16 @@ impl Model {
                 }
             }
         }
+    }
+
+    /// How many events, those that never came here included, somebody has missed who would have gone on with the one at `from`, and
+    /// goes on with that at `to`.
+    fn missed(&self, from: usize, to: usize) -> u64 {
+        let gaps = self.all[from..to]
+            .iter()
+            .filter_map(|entry| entry.gap.as_ref());
+        let lost: u64 = gaps.map(|gap| gap.lost.expect("all are known")).sum();
+        lost + (to - from) as u64
     }
 
     /// Whether it is all of one origin, without holes: then everything is known of all that has gone.
@@ -286,7 +296,10 @@ impl Model {
         let found = self.of(id.origin).find(|(_, seq)| *seq == id.seq);
         if let Some((index, _)) = found {
             assert_eq!(next, (index + 1).max(self.first));
-            let here = (next - index - 1) as u64;
+            let here = match next > index + 1 {
+                true => self.missed(index + 1, next),
+                false => 0,
+            };
             // What was missing before it came here counts too, where that is known.
             let there = self
                 .id(next)
