@@ -16,6 +16,12 @@ impl Table {
         }
     }
 
+    /// How many columns it has.
+    #[allow(dead_code, reason = "not every bench leaves some empty")]
+    pub fn columns(&self) -> usize {
+        self.rows[0].len()
+    }
+
     /// Adds a row.
     pub fn push(&mut self, row: Vec<String>) {
         self.rows.push(row);

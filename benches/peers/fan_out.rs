@@ -67,15 +67,43 @@ impl FanOut {
     /// Lets the servers take turns for some rounds, so that what drifts drifts for all of them.
     pub fn run(&self, table: &mut Table, bench: &Bench) -> Result<bool> {
         let mut samples: HashMap<&str, Vec<Sample>> = HashMap::new();
+        let mut failed: HashMap<&str, String> = HashMap::new();
         for _ in 0..bench.rounds(self.rounds) {
             for peer in &bench.peers {
+                if failed.contains_key(peer.name()) {
+                    continue;
+                }
                 let sample = self.play(*peer, bench);
-                let sample = sample.with_context(|| format!("{}: {}", self.key, peer.name()))?;
-                bench.say(|| format!("{} {:11} {sample}", self.key, peer.name()));
-                samples.entry(peer.name()).or_default().push(sample);
+                let sample = sample.with_context(|| format!("{}: {}", self.key, peer.name()));
+                match sample {
+                    Ok(sample) => {
+                        bench.say(|| format!("{} {:11} {sample}", self.key, peer.name()));
+                        samples.entry(peer.name()).or_default().push(sample);
+                    }
+                    Err(error) if peer.is_foreign() => {
+                        eprintln!("{error:#}");
+                        samples.remove(peer.name());
+                        failed.insert(peer.name(), error.root_cause().to_string());
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
-        Ok(self.add(table, bench, &samples))
+        let whole = self.add(table, bench, &samples);
+        for peer in &bench.peers {
+            if let Some(why) = failed.remove(peer.name()) {
+                let mut row = vec![self.title(), peer.name().to_owned()];
+                row.resize(table.columns() - 1, String::new());
+                row.push(format!("could not: {why}"));
+                table.push(row);
+            }
+        }
+        Ok(whole)
+    }
+
+    fn title(&self) -> String {
+        let subscribers = thousands(self.subscribers as u64);
+        format!("{}: {subscribers} × {}/s", self.key, thousands(self.rate))
     }
 
     fn play(&self, peer: Peer, bench: &Bench) -> Result<Sample> {
@@ -102,12 +130,15 @@ impl FanOut {
             median(of_peer.map(field).collect())
         };
         let ratio = |peer: Peer, to: Peer| {
-            let each = samples[peer.name()].iter().zip(&samples[to.name()]);
+            let of = |peer: Peer| samples.get(peer.name()).into_iter().flatten();
+            let each = of(peer).zip(of(to));
             median(each.map(|(one, other)| one.cpu_us / other.cpu_us).collect())
         };
         let mut whole = true;
         for peer in &bench.peers {
-            let own = &samples[peer.name()];
+            let Some(own) = samples.get(peer.name()) else {
+                continue;
+            };
             let sum = |field: fn(&Sample) -> u64| own.iter().map(field).sum::<u64>();
             let mut bars = Vec::new();
             if *peer == Peer::Wsevent {
@@ -118,12 +149,7 @@ impl FanOut {
             }
             let cpu = middle(*peer, |it| it.cpu_us);
             table.push(vec![
-                format!(
-                    "{}: {} × {}/s",
-                    self.key,
-                    thousands(self.subscribers as u64),
-                    thousands(self.rate)
-                ),
+                self.title(),
                 peer.name().to_owned(),
                 format!("{cpu:.3}"),
                 format!("{:.2}", ratio(*peer, Peer::Bare)),

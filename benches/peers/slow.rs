@@ -52,7 +52,14 @@ pub fn slow(bench: &Bench) -> Result<(Table, bool)> {
     let mut whole = true;
     let peers = bench.peers.iter().filter(|peer| **peer != Peer::Bare);
     for peer in peers {
-        let figures = measure(*peer, bench).with_context(|| format!("R: {}", peer.name()))?;
+        let figures = measure(*peer, bench).with_context(|| format!("R: {}", peer.name()));
+        let figures = match figures {
+            Err(error) if peer.is_foreign() => {
+                eprintln!("{error:#}");
+                continue;
+            }
+            figures => figures?,
+        };
         let Figures {
             calm,
             with_slow,
