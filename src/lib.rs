@@ -237,7 +237,7 @@ async fn run_hop(mut hop: Hop, stop: Stop) -> Result<()> {
     };
     // It watches all others, so it is not one of them.
     let mut admin = admin
-        .map(|listeners| Admin::start(listeners, routes.clone(), stop.clone()))
+        .map(|listeners| Admin::start(listeners, routes.clone(), keeper.clone(), stop.clone()))
         .transpose()?;
     let reloading = reload::on_hangup(hangups, files, routes.clone(), addresses);
     let stopped = stop.over().clone();

@@ -5,7 +5,7 @@ use super::values;
 /// Where the process tells how it is.
 #[derive(Debug, clap::Args)]
 pub struct AdminArgs {
-    /// Tell at this address how the hop is: /-/live, /-/ready, /-/metrics and /-/version, over HTTP and to everyone who reaches it; a port alone is one of localhost
+    /// Tell at this address how the hop is: /-/live, /-/ready, /-/metrics, /-/streams, /-/topology and /-/version, over HTTP and to everyone who reaches it; a port alone is one of localhost
     #[arg(
         long,
         env = "WSEVENT_ADMIN_ADDRESS",

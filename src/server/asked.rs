@@ -128,6 +128,7 @@ impl Asked<'_> {
         stream.log.wait_for(&wish).await;
         let mut joined = stream.log.subscribe_with(format, &wish, wants);
         let deep = stream.reach(format, &wish, &mut joined).await;
+        stream.subscribers.told_gaps(format, joined.gaps.len());
         let mut headers = answer::headers(format, joined.resumed);
         answer::add_instance(&mut headers, &stream.log);
         answer::add_state(&mut headers, &joined);
@@ -196,6 +197,8 @@ impl Asked<'_> {
         let mut joined = log.subscribe_with(Format::WebSocket, &wish, wants);
         let deep = lease.stream.reach(Format::WebSocket, &wish, &mut joined);
         let deep = deep.await;
+        let gaps = joined.gaps.len();
+        lease.stream.subscribers.told_gaps(Format::WebSocket, gaps);
         let mut response = handshake::response(accept);
         let resumed = HeaderValue::from_static(joined.resumed.as_str());
         response.headers_mut().insert(RESUMED, resumed);

@@ -192,6 +192,10 @@ impl Context {
         };
         let mut outcome = granted.unwrap_or_else(|refusal| {
             let status = refusal.status;
+            match request.method {
+                Method::POST => self.keeper.publishes.count(status),
+                _ => self.keeper.handshakes.count(status),
+            }
             if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
                 let (method, path) = (&request.method, request.uri.path());
                 let reason = format!("{method} {path}: {}", refusal.reason);
@@ -208,6 +212,7 @@ impl Context {
     /// The answer to a request on an HTTP/2 connection for which there is no room.
     pub fn no_room(&self, no_room: NoRoom) -> Response<Body> {
         self.keeper.entrance.log(self.address, no_room);
+        self.keeper.handshakes.count(no_room);
         Refusal::from(no_room).into()
     }
 

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Way;
 use super::places::{Known, Places};
+use super::{Carrier, Way};
 use crate::event::{Event, Gap};
 
 /// What an event costs beside its payload, so that the bound holds for streams of small events too.
@@ -23,12 +23,15 @@ pub struct Entry {
     pub link: Option<u16>,
     /// Whether that is a peer.
     pub is_from_peer: bool,
+    /// What has carried it here.
+    pub carrier: Carrier,
 }
 
 impl Entry {
     /// It has come this way.
     pub fn come(&mut self, way: Way) {
         (self.link, self.is_from_peer) = (way.link, way.is_from_peer);
+        self.carrier = way.carrier;
     }
 
     /// An event that is here since `now`.
@@ -39,6 +42,7 @@ impl Entry {
             since: now,
             link: None,
             is_from_peer: false,
+            carrier: Carrier::default(),
         }
     }
 }
@@ -52,6 +56,7 @@ impl From<Event> for Entry {
             gap: None,
             link: None,
             is_from_peer: false,
+            carrier: Carrier::default(),
         }
     }
 }
@@ -187,6 +192,11 @@ impl History {
             self.first += 1;
             self.has_let_go = true;
         }
+    }
+
+    /// What it holds, in bytes, as its bound counts them.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Its bounds.
