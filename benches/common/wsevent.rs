@@ -1,5 +1,6 @@
 //! The real binary under test, with the settings a user gets.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
@@ -21,7 +22,17 @@ pub fn start(arguments: &[&str], cpus: &Cpus) -> Result<(Process, SocketAddr)> {
 
 /// The same at an address that is given.
 pub fn start_at(at: &str, arguments: &[&str], cpus: &Cpus) -> Result<(Process, SocketAddr)> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wsevent"));
+    start_program(env!("CARGO_BIN_EXE_wsevent").as_ref(), at, arguments, cpus)
+}
+
+/// The same of another binary than the one that is built here.
+pub fn start_program(
+    program: &OsStr,
+    at: &str,
+    arguments: &[&str],
+    cpus: &Cpus,
+) -> Result<(Process, SocketAddr)> {
+    let mut command = Command::new(program);
     command.args(arguments);
     command.args(["--serve-address", at]);
     for (name, _) in std::env::vars_os() {

@@ -14,4 +14,16 @@ pub struct AdminArgs {
         help_heading = "Administration"
     )]
     pub admin_address: Option<String>,
+
+    /// Bring traces of connects and reconnects to the collector at this URL, by OTLP over HTTP: http://localhost:4318 is where most listen. Without it
+    /// OTEL_EXPORTER_OTLP_ENDPOINT counts, as do all others of these variables
+    #[cfg(feature = "otel")]
+    #[arg(
+        long,
+        env = "WSEVENT_OTLP_ENDPOINT",
+        value_name = "URL",
+        value_parser = values::collector,
+        help_heading = "Administration"
+    )]
+    pub otlp_endpoint: Option<url::Url>,
 }

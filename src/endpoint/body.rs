@@ -475,6 +475,7 @@ impl Following {
             log,
             format,
             subscription,
+            count,
             ..
         } = &mut self.follower;
         let walk = subscription.walk.as_mut()?;
@@ -485,6 +486,9 @@ impl Following {
         }
         let ended = subscription.walk.take()?.end(log, *format);
         self.merged += ended.merged;
+        if ended.has_lost {
+            count.told_gaps(*format, 1);
+        }
         Some(ended.notice.into()).filter(|notice: &Bytes| !notice.is_empty())
     }
 

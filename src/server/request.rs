@@ -66,6 +66,17 @@ pub enum Kind {
     Body(Format, Bytes, Subscription),
 }
 
+impl Kind {
+    /// How events are carried.
+    pub fn transport(&self) -> &'static str {
+        match self {
+            Self::WebSocket(..) => Format::WebSocket.name(),
+            Self::Hop => Format::Hop.name(),
+            Self::Body(format, ..) => format.name(),
+        }
+    }
+}
+
 /// The connection that a request has come on.
 pub struct Context {
     /// What is served on it.

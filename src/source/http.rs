@@ -64,6 +64,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     async fn run(&mut self) {
         loop {
+            self.presence.tries();
             // In a box that is there meanwhile: connecting takes more room than being connected.
             let error = match Box::pin(self.client.open()).await {
                 Ok(Answer::NoContent) => {

@@ -112,6 +112,7 @@ pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: Cancellatio
     let mut offer = Offer::default();
     let mut reader = Reader::new(&to, upstream.max_message_size);
     loop {
+        presence.tries();
         // In a box that is there meanwhile: connecting takes more room than being connected.
         let mut connecting = Box::pin(offer.connect(&upstream));
         let connected = until_stopped(&stop, connecting.as_mut()).await;

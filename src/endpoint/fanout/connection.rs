@@ -486,6 +486,9 @@ fn write_walk(
     let Some(piece) = walk.next(&audience.log, audience.format, PIECE) else {
         let ended = writer.walk.take()?.end(&audience.log, audience.format);
         writer.merged += ended.merged;
+        if ended.has_lost {
+            audience.told_gap();
+        }
         writer.rest = ended.notice.into();
         return None;
     };

@@ -230,6 +230,36 @@ async fn what_is_sent_missed_and_done_about_the_slow_is_counted() {
 }
 
 #[tokio::test]
+async fn readers_that_share_their_connection_are_counted_as_well() {
+    let (mut link, hop) = Hop::fed(&ANY).await;
+    let admin = admin_of(&hop).await;
+    let mut reader = Client::connect(hop.address).await.used().await;
+    let headers = [("Host", "localhost"), ("Accept", "application/x-ndjson")];
+    reader.send(request("GET /events HTTP/1.1", &headers)).await;
+    assert_eq!(reader.head().await.status, 200);
+    for number in 0..3 {
+        link.send(Message::text(number.to_string())).await;
+    }
+    reader.line_with("\"data\":\"2\"").await;
+    let labels = r#"{stream="/events",transport="ndjson"}"#;
+    let expected = [
+        ("wsevent_stream_subscribers", 1.0),
+        ("wsevent_subscriber_connects_total", 1.0),
+        ("wsevent_subscriber_sent_events_total", 3.0),
+        ("wsevent_subscribers_behind", 0.0),
+    ];
+    until(admin, "three events", |text| {
+        expected
+            .iter()
+            .all(|(name, value)| sample(text, &format!("{name}{labels}")) == Some(*value))
+    })
+    .await;
+    drop(reader);
+    let nobody = format!("wsevent_stream_subscribers{labels}");
+    until(admin, "nobody", |text| sample(text, &nobody) == Some(0.0)).await;
+}
+
+#[tokio::test]
 async fn who_is_not_let_in_is_counted_by_reason() {
     let args = [
         "--accept-publish",
