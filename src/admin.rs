@@ -6,7 +6,7 @@
 //! | `/-/live` | 200 while the process runs |
 //! | `/-/ready` | 200 if there is no [obstacle](readiness); else 503, and a line for each |
 //! | `/-/metrics` | the [figures](crate::metrics) |
-//! | `/-/streams` | the [streams](streams), or one of them, as JSON |
+//! | `/-/streams` | the [streams], or one of them, as JSON |
 //! | `/-/topology` | what `wsevent topology` prints of this hop, in the same formats |
 //! | `/-/version` | what it is, as JSON |
 

@@ -6,7 +6,7 @@
 //!   subscribe            a request to read a stream, up to the head of its answer
 //! ```
 //!
-//! Spans are made here for whoever collects them (see [`export`], cargo feature `otel`). Where nobody does they are disabled: then one atomic
+//! Spans are made here for whoever collects them (`export`, with the cargo feature `otel`). Where nobody does they are disabled: then one atomic
 //! load is all that they cost, and nothing is kept. The log leaves them out: it has lines of its own about the same.
 //!
 //! Numbers are signed, as those of OpenTelemetry are: others would become texts. Names of attributes are those of OpenTelemetry's semantic conventions, where these have one.
