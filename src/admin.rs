@@ -6,9 +6,12 @@
 //! | `/-/live` | 200 while the process runs |
 //! | `/-/ready` | 200 if there is no [obstacle](readiness); else 503, and a line for each |
 //! | `/-/metrics` | the [figures](crate::metrics) |
+//! | `/-/streams` | the [streams], or one of them, as JSON |
+//! | `/-/topology` | what `wsevent topology` prints of this hop, in the same formats |
 //! | `/-/version` | what it is, as JSON |
 
 mod readiness;
+mod streams;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,6 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use clap::ValueEnum;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
@@ -32,6 +37,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
+use url::form_urlencoded;
 
 use crate::endpoint::answer::choose;
 use crate::endpoint::body::{Body, full};
@@ -43,9 +49,13 @@ use crate::listen::rate::Rate;
 use crate::listen::refusal::LINGER;
 use crate::metrics::{Exposition, Metrics};
 use crate::reason;
-use crate::route::Routes;
+use crate::route::{Routes, part};
+use crate::server::limits::Keeper;
 use crate::shutdown::Stop;
+use crate::topology::Format;
+use crate::topology::answer::{Question, told_to};
 use readiness::Readiness;
+use streams::Wanted;
 
 /// At most so many connections.
 const CONNECTIONS: usize = 64;
@@ -71,16 +81,25 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Tells how the hop is that serves `routes`, and is about to stop once `stop` has begun.
-    pub fn start(listeners: Listeners, routes: Arc<Routes>, stop: Stop) -> Result<Self> {
+    /// Tells how the hop is that serves `routes`, lets clients in by `keeper`, and is about to stop once `stop` has begun.
+    pub fn start(
+        listeners: Listeners,
+        routes: Arc<Routes>,
+        keeper: Arc<Keeper>,
+        stop: Stop,
+    ) -> Result<Self> {
         for address in listeners.addresses()? {
             info!(%address, "listening for administration");
         }
         let closing = CancellationToken::new();
         let office = Arc::new(Office {
             version: Version::new(&routes),
-            metrics: Metrics::new(routes.clone()),
-            readiness: Readiness { routes, stop },
+            metrics: Metrics::new(routes.clone(), keeper),
+            readiness: Readiness {
+                routes: routes.clone(),
+                stop,
+            },
+            routes,
         });
         Ok(Self {
             serving: tokio::spawn(serve(listeners, office, closing.clone())),
@@ -161,18 +180,23 @@ enum Subject {
     Live,
     Ready,
     Metrics,
+    Streams,
+    Topology,
     Version,
 }
 
-const SUBJECTS: [(&str, Subject); 4] = [
+const SUBJECTS: [(&str, Subject); 6] = [
     ("/-/live", Subject::Live),
     ("/-/ready", Subject::Ready),
     ("/-/metrics", Subject::Metrics),
+    ("/-/streams", Subject::Streams),
+    ("/-/topology", Subject::Topology),
     ("/-/version", Subject::Version),
 ];
 
 /// Knows the answers.
 struct Office {
+    routes: Arc<Routes>,
     readiness: Readiness,
     metrics: Metrics,
     version: Version,
@@ -200,6 +224,8 @@ impl Office {
             Subject::Live => line(StatusCode::OK, "live"),
             Subject::Ready => self.ready(),
             Subject::Metrics => self.metrics(request).await,
+            Subject::Streams => self.streams(request).await,
+            Subject::Topology => self.topology(request).await,
             Subject::Version => {
                 let json = serde_json::to_string(&self.version).expect("names are JSON");
                 said(StatusCode::OK, "application/json", json + "\n")
@@ -215,13 +241,54 @@ impl Office {
         }
     }
 
+    async fn streams(&self, request: &Parts) -> Response<Body> {
+        let wanted = match Wanted::of(request.uri.query().unwrap_or_default()) {
+            Ok(wanted) => wanted,
+            Err(reason) => return line(StatusCode::BAD_REQUEST, reason),
+        };
+        match wanted.list(&self.routes, request.uri.path()).await {
+            Some(json) => said(StatusCode::OK, "application/json", json),
+            None => {
+                let reason =
+                    "there is no stream at this path now: see /-/streams for what there is";
+                line(StatusCode::NOT_FOUND, reason)
+            }
+        }
+    }
+
+    /// What whoever may see all is told of this hop, and of those upstream of it as it may see them.
+    async fn topology(&self, request: &Parts) -> Response<Body> {
+        let query = request.uri.query().unwrap_or_default();
+        let format = format_in(query);
+        let (question, format) = match (Question::of_topology(query), format) {
+            (Ok(question), Ok(format)) => (question, format),
+            (Err(reason), _) | (_, Err(reason)) => return line(StatusCode::BAD_REQUEST, reason),
+        };
+        let target = question.target();
+        let target = target.map(|target| part::at(&self.routes, None, target));
+        if let Some(None) = target {
+            let reason = "there is no stream at the path that of= names";
+            return line(StatusCode::NOT_FOUND, reason);
+        }
+        let told = told_to(&self.routes, None, &question, target.flatten(), &|_, _| {
+            true
+        })
+        .await;
+        let content_type = match format {
+            Format::Json => "application/json",
+            Format::Puml | Format::Mermaid | Format::Dot => TEXT,
+        };
+        said(StatusCode::OK, content_type, format.render(&told))
+    }
+
     async fn metrics(self: &Arc<Self>, request: &Parts) -> Response<Body> {
         // Whoever asks for something else is a person who wants to see it.
         let exposition = choose(&request.headers, &Exposition::OFFERED);
         let exposition = exposition.unwrap_or(Exposition::Prometheus);
         let office = self.clone();
         // There may be many streams, and whoever is served meanwhile is not to wait for that.
-        match spawn_blocking(move || office.metrics.text(exposition)).await {
+        let figures = office.metrics.figures().await;
+        match spawn_blocking(move || figures.text(exposition)).await {
             Ok(text) => said(StatusCode::OK, exposition.content_type(), text),
             Err(_) => line(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -233,10 +300,22 @@ impl Office {
 
 /// A line of plain text, or several.
 fn line(status: StatusCode, text: &str) -> Response<Body> {
-    said(status, "text/plain; charset=utf-8", format!("{text}\n"))
+    said(status, TEXT, format!("{text}\n"))
 }
 
-fn said(status: StatusCode, content_type: &'static str, text: String) -> Response<Body> {
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// How a topology is to be written, as a query says.
+fn format_in(query: &str) -> Result<Format, &'static str> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    match pairs.find(|(name, _)| name == "format") {
+        None => Ok(Format::Json),
+        Some((_, format)) => Format::from_str(&format, false)
+            .map_err(|_| "?format= is one of json, puml, mermaid and dot"),
+    }
+}
+
+fn said(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(full(text));
     *response.status_mut() = status;
     for (name, value) in [

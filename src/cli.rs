@@ -91,6 +91,9 @@ pub struct Hop {
     pub address: String,
     /// `host:port` to tell at how it is, if it is to.
     pub admin: Option<String>,
+    /// Where traces are brought to, if that is said.
+    #[cfg(feature = "otel")]
+    pub collector: Option<url::Url>,
     /// What it serves there.
     pub routes: Vec<Policy>,
     /// Says who may what; none if everyone may everything.
@@ -105,6 +108,17 @@ pub struct Hop {
     pub tls: Option<Arc<Tls>>,
     /// The file that the routes come from, if they do.
     pub file: Option<ConfigFile>,
+}
+
+impl Config {
+    /// Where a hop's traces are brought to, if that is said.
+    #[cfg(feature = "otel")]
+    pub fn collector(&self) -> Option<&url::Url> {
+        match &self.role {
+            Role::Hop(hop) => hop.collector.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// A usage error: what is wrong, and what to do.
@@ -369,6 +383,8 @@ fn hop(
         routes,
         address,
         admin: args.admin.admin_address,
+        #[cfg(feature = "otel")]
+        collector: args.admin.otlp_endpoint,
         drain,
         takeover: args.takeover,
         tls: tls.map(Arc::new),

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod body;
 pub mod catching_up;
 pub mod fanout;
+pub mod lag;
 pub mod page;
 pub mod subscribers;
 pub mod websocket;

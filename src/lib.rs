@@ -22,8 +22,8 @@
 //! - [`bus`]: source and endpoint in one, for streams that somebody else's system keeps or spreads: Redis, NATS, ZeroMQ, webhooks.
 //! - [`client`]: `wsevent tail`, `wsevent publish`, `wsevent trace`, `wsevent topology`.
 //! - [`topology`]: who gets events from whom, as a hop tells it; and how an event has come.
-//! - [`admin`], [`metrics`]: how a process is, for those who run it.
-//! - [`cli`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
+//! - [`admin`], [`metrics`], [`spans`]: how a process is, for those who run it.
+//! - [`cli`], [`logging`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
 //! - [`takeover`], [`pause`]: how it goes on as another process.
 //!
 //! `wire` imports only `event`; `stream` imports only `wire` and `event`, and never a socket; `source` and `endpoint`
@@ -41,6 +41,7 @@ pub mod endpoint;
 pub mod event;
 pub mod http_message;
 pub mod listen;
+pub mod logging;
 pub mod metrics;
 pub mod pause;
 pub mod proxy;
@@ -52,6 +53,7 @@ pub mod shutdown;
 #[cfg(test)]
 mod simulation;
 pub mod source;
+pub mod spans;
 pub mod stdout;
 pub mod stream;
 pub mod takeover;
@@ -237,7 +239,7 @@ async fn run_hop(mut hop: Hop, stop: Stop) -> Result<()> {
     };
     // It watches all others, so it is not one of them.
     let mut admin = admin
-        .map(|listeners| Admin::start(listeners, routes.clone(), stop.clone()))
+        .map(|listeners| Admin::start(listeners, routes.clone(), keeper.clone(), stop.clone()))
         .transpose()?;
     let reloading = reload::on_hangup(hangups, files, routes.clone(), addresses);
     let stopped = stop.over().clone();

@@ -1,7 +1,8 @@
 //! The figures of a hop, as Prometheus reads them: docs/metrics.md has their names.
 //!
 //! Nothing is registered and nothing is counted here: at each scrape the routes and their streams are walked, so what has gone is not
-//! told of any more, and a figure costs nothing in between.
+//! told of any more. What figures cost in between is for whoever counts: an addition under a lock that is held anyway for an event that
+//! comes, one for each shard of a fan-out and batch for those that go out, and nothing for each subscriber.
 
 mod process;
 mod streams;
@@ -17,10 +18,14 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::endpoint::fanout::Overload;
 use crate::route::Routes;
+use crate::server::failures::{Failure, Failures};
+use crate::server::limits::Keeper;
+use crate::stream::Carrier;
 use crate::wire::Format;
 use process::Process;
-use streams::Snapshot;
+use streams::{Readers, Snapshot};
 
 /// How figures are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,50 +53,71 @@ impl Exposition {
 }
 
 /// Finds the figures of a hop.
-pub struct Metrics(Registry);
+pub struct Metrics {
+    routes: Arc<Routes>,
+    keeper: Arc<Keeper>,
+    process: Process,
+}
 
 impl Metrics {
-    /// Of the hop that serves `routes`.
-    pub fn new(routes: Arc<Routes>) -> Self {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Hop {
+    /// Of the hop that serves `routes`, and lets clients in by `keeper`.
+    pub fn new(routes: Arc<Routes>, keeper: Arc<Keeper>) -> Self {
+        Self {
             routes,
+            keeper,
             process: Process::new(),
-        }));
-        Self(registry)
+        }
     }
 
-    /// All of them now. Takes the longer the more streams there are, and may wait for the disk.
-    pub fn text(&self, exposition: Exposition) -> String {
+    /// All of them now. Takes the longer the more streams there are.
+    pub async fn figures(&self) -> Figures {
+        Figures {
+            snapshot: Snapshot::of(&self.routes).await,
+            keeper: self.keeper.clone(),
+            process: self.process,
+        }
+    }
+}
+
+/// The figures of a moment.
+pub struct Figures {
+    snapshot: Snapshot,
+    keeper: Arc<Keeper>,
+    process: Process,
+}
+
+impl Figures {
+    /// As text. Takes the longer the more streams there are, and may wait for the disk.
+    pub fn text(self, exposition: Exposition) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
         let mut text = String::new();
         let written = match exposition {
-            Exposition::Prometheus => prometheus_text::encode(&mut text, &self.0),
-            Exposition::OpenMetrics => text::encode(&mut text, &self.0),
+            Exposition::Prometheus => prometheus_text::encode(&mut text, &registry),
+            Exposition::OpenMetrics => text::encode(&mut text, &registry),
         };
         written.expect("there is no end to a text");
         text
     }
 }
 
-struct Hop {
-    routes: Arc<Routes>,
-    process: Process,
-}
-
-impl fmt::Debug for Hop {
+impl fmt::Debug for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hop").finish_non_exhaustive()
+        f.debug_struct("Figures").finish_non_exhaustive()
     }
 }
 
-impl Collector for Hop {
+impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let snapshot = Snapshot::of(&self.routes);
-        encode_build(&mut encoder)?;
-        encode_streams(&snapshot, &mut encoder)?;
-        encode_links(&snapshot, &mut encoder)?;
-        encode_buses(&snapshot, &mut encoder)?;
-        encode_process(&self.process, &mut encoder)
+        let (snapshot, encoder) = (&self.snapshot, &mut encoder);
+        encode_build(encoder)?;
+        encode_streams(snapshot, encoder)?;
+        encode_subscribers(snapshot, encoder)?;
+        encode_upstreams(snapshot, encoder)?;
+        encode_links(snapshot, encoder)?;
+        encode_buses(snapshot, encoder)?;
+        encode_connections(&self.keeper, encoder)?;
+        encode_process(&self.process, encoder)
     }
 }
 
@@ -151,30 +177,200 @@ fn encode_streams(snapshot: &Snapshot, encoder: &mut DescriptorEncoder) -> fmt::
         ("wsevent_stream_bytes", "Bytes of their payloads"),
         streams().map(|(name, stream)| ([("stream", &**name)], stream.bytes)),
     )?;
-    gauges(
+    let received = || {
+        streams().flat_map(|(name, stream)| {
+            let carriers = Carrier::ALL.iter().zip(stream.received);
+            let carriers = carriers.filter(|(_, amount)| amount.events > 0);
+            carriers.map(|(carrier, amount)| {
+                let labels = [("stream", &**name), ("transport", carrier.name())];
+                (labels, amount)
+            })
+        })
+    };
+    counters(
         encoder,
         (
-            "wsevent_stream_subscribers",
-            "Subscribers that are connected",
+            "wsevent_stream_received_events",
+            "Events that have come into the stream, by what has carried them here",
         ),
-        streams().flat_map(|(name, stream)| {
+        received().map(|(labels, amount)| (labels, amount.events)),
+    )?;
+    counters(
+        encoder,
+        (
+            "wsevent_stream_received_bytes",
+            "Bytes of their payloads, by what has carried them here",
+        ),
+        received().map(|(labels, amount)| (labels, amount.bytes)),
+    )?;
+    counters(
+        encoder,
+        (
+            "wsevent_stream_gaps",
+            "How often events were known to be missing before one that has come",
+        ),
+        streams().map(|(name, stream)| ([("stream", &**name)], stream.gaps)),
+    )
+}
+
+fn encode_subscribers(snapshot: &Snapshot, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let readers = || {
+        snapshot.streams.iter().flat_map(|(name, stream)| {
             let formats = Format::ALL.iter().zip(stream.subscribers);
-            formats.map(|(format, count)| {
+            formats.map(|(format, readers)| {
                 let labels = [("stream", &**name), ("transport", format.name())];
+                (labels, readers)
+            })
+        })
+    };
+    for (name, help, figure) in GAUGES_OF_READERS {
+        let samples = readers().map(|(labels, readers)| (labels, figure(&readers)));
+        gauges(encoder, (name, help), samples)?;
+    }
+    for (name, help, figure) in COUNTERS_OF_READERS {
+        let samples = readers().map(|(labels, readers)| (labels, figure(&readers)));
+        counters(encoder, (name, help), samples)?;
+    }
+    counters(
+        encoder,
+        (
+            "wsevent_subscriber_overloads",
+            "What was done about subscribers that were too slow",
+        ),
+        snapshot.streams.iter().flat_map(|(name, stream)| {
+            let actions = Overload::ALL.iter().zip(stream.overloads);
+            actions.map(|(action, count)| {
+                let labels = [("stream", &**name), ("action", action.name())];
                 (labels, count)
             })
         }),
-    )?;
+    )
+}
+
+type Figure<T, V> = (&'static str, &'static str, fn(&T) -> V);
+
+const GAUGES_OF_READERS: [Figure<Readers, f64>; 4] = [
+    (
+        "wsevent_stream_subscribers",
+        "Subscribers that are connected",
+        |readers| readers.connected as f64,
+    ),
+    (
+        "wsevent_subscribers_behind",
+        "Subscribers that have not been sent all that is there for them",
+        |readers| readers.behind as f64,
+    ),
+    (
+        "wsevent_subscriber_lag_events",
+        "Events before the subscriber that is furthest behind",
+        |readers| readers.lag_events as f64,
+    ),
+    (
+        "wsevent_subscriber_lag_seconds",
+        "For how long the event is there that this subscriber waits for",
+        |readers| readers.lag_seconds,
+    ),
+];
+
+const COUNTERS_OF_READERS: [Figure<Readers, u64>; 4] = [
+    (
+        "wsevent_subscriber_connects",
+        "Subscribers that have come",
+        |readers| readers.joined,
+    ),
+    (
+        "wsevent_subscriber_sent_events",
+        "Events that subscribers have been sent",
+        |readers| readers.sent.events,
+    ),
+    (
+        "wsevent_subscriber_sent_bytes",
+        "Bytes that subscribers have been sent, before encryption",
+        |readers| readers.sent.bytes,
+    ),
+    (
+        "wsevent_subscriber_gaps",
+        "How often a subscriber was told alone that it has missed events",
+        |readers| readers.gaps,
+    ),
+];
+
+fn encode_upstreams(snapshot: &Snapshot, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let upstreams = || {
+        snapshot.upstreams.iter().map(|((stream, url), upstream)| {
+            let labels = [("stream", &**stream), ("url", &**url)];
+            (labels, upstream)
+        })
+    };
     gauges(
         encoder,
         (
             "wsevent_upstream_connected",
             "Whether there is a connection to the upstream",
         ),
-        snapshot.upstreams.iter().map(|((stream, url), connected)| {
-            let labels = [("stream", &**stream), ("url", &**url)];
-            (labels, u32::from(*connected))
-        }),
+        upstreams().map(|(labels, upstream)| (labels, u32::from(upstream.connected))),
+    )?;
+    gauges(
+        encoder,
+        (
+            "wsevent_upstream_refuses",
+            "Whether the upstream is there and says that it has nothing for this hop",
+        ),
+        upstreams().map(|(labels, upstream)| (labels, u32::from(upstream.refuses))),
+    )?;
+    counters(
+        encoder,
+        (
+            "wsevent_upstream_connects",
+            "How often a connection to the upstream was made",
+        ),
+        upstreams().map(|(labels, upstream)| (labels, upstream.connects)),
+    )?;
+    counters(
+        encoder,
+        (
+            "wsevent_upstream_failures",
+            "How often an attempt to connect has failed, or a connection has ended",
+        ),
+        upstreams().map(|(labels, upstream)| (labels, upstream.failures)),
+    )
+}
+
+fn encode_connections(keeper: &Keeper, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    const NO_LABELS: [(&str, &str); 0] = [];
+    let (open, most) = keeper.entrance.connections();
+    gauges(
+        encoder,
+        ("wsevent_connections", "Connections of clients"),
+        [(NO_LABELS, open)],
+    )?;
+    gauges(
+        encoder,
+        (
+            "wsevent_connections_max",
+            "How many there may be before others are turned away",
+        ),
+        [(NO_LABELS, most)],
+    )?;
+    let of = |failures: &Failures| {
+        let of = |failure: Failure| ([("reason", failure.name())], failures.of(failure));
+        Failure::ALL.map(of)
+    };
+    counters(
+        encoder,
+        (
+            "wsevent_handshake_failures",
+            "Connections that were not let in, and requests to read that were refused",
+        ),
+        of(&keeper.handshakes),
+    )?;
+    counters(
+        encoder,
+        (
+            "wsevent_publish_failures",
+            "Requests to publish that were refused",
+        ),
+        of(&keeper.publishes),
     )
 }
 
@@ -311,6 +507,7 @@ fn encode_process(process: &Process, encoder: &mut DescriptorEncoder) -> fmt::Re
             "Memory that it could address, in bytes",
             process.virtual_memory(),
         ),
+        ("process_threads", "Its threads", process.threads()),
     ] {
         let value = value.map(|value| (NO_LABELS, value));
         gauges(encoder, (name, help), value)?;

@@ -11,6 +11,7 @@
 pub mod buses;
 pub mod find;
 pub mod links;
+pub mod part;
 pub mod pattern;
 pub mod served;
 

@@ -6,6 +6,7 @@
 
 mod asked;
 mod beginning;
+pub mod failures;
 pub mod limits;
 mod list;
 mod noted;
@@ -55,6 +56,7 @@ use crate::route::served::Lease;
 use crate::shutdown::{Tracked, until_stopped};
 use crate::wire::Format;
 use crate::wire::hop::Scope;
+use failures::Failure;
 use limits::Keeper;
 use request::{Context, Handover, Kind, Outcome};
 use watched::Watched;
@@ -111,6 +113,7 @@ pub async fn serve(
                     };
                 }
                 Err(no_room) => {
+                    serving.keeper.handshakes.count(no_room);
                     if let Some(telling) = entrance.turn_away(socket, no_room) {
                         tasks.spawn(telling);
                     }
@@ -174,8 +177,10 @@ async fn served(
         return Ok(Box::pin(http2(stream, Arc::new(context), streams, tasks)).await?);
     }
     let left = http1(Rewound::new(stream, early), &context).await;
-    if left.as_ref().is_err_and(|error| error.is_parse_too_large()) {
-        keeper.log_large(address);
+    match &left {
+        Err(error) if error.is_parse_too_large() => keeper.log_large(address),
+        Err(error) if error.is_parse() => keeper.handshakes.count(Failure::Malformed),
+        Ok(_) | Err(_) => {}
     }
     match left? {
         Left::Ended(stream) => leave(stream).await,
@@ -333,11 +338,15 @@ async fn hand_over(
             let Some(joined) = over.run_until_cancelled(joining).await else {
                 return Ok(());
             };
+            if joined.is_err() {
+                context.keeper.handshakes.count(Failure::Hello);
+            }
             let ((mut joined, wish), asked, early) = joined?;
             scope = asked;
             if scope == Scope::All {
                 deep = stream.reach(Format::Hop, &wish, &mut joined).await;
             }
+            stream.subscribers.told_gaps(Format::Hop, joined.gaps.len());
             let welcome = hello::welcome(&joined, &stream.via, scope);
             let publish = Err(Unheard::Nobody);
             (Format::Hop, early, welcome, joined.subscription, publish)

@@ -26,6 +26,7 @@ pub mod via;
 pub mod walk;
 
 use std::collections::HashMap;
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -69,6 +70,82 @@ pub struct Way {
     pub link: Option<u16>,
     /// Whether that is a peer, so that other peers do not get it from here.
     pub is_from_peer: bool,
+    /// What has carried it here.
+    pub carrier: Carrier,
+}
+
+/// What carries events to a hop: what figures tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Carrier {
+    /// Nothing that is known.
+    #[default]
+    Unknown,
+    /// A link to another hop.
+    Hop,
+    /// Messages on a WebSocket, of an upstream or of a client that publishes.
+    WebSocket,
+    /// Server-sent events of an upstream.
+    Sse,
+    /// NDJSON of an upstream.
+    Ndjson,
+    /// Requests of clients that publish.
+    Post,
+    /// A bus.
+    Bus,
+    /// They are made here.
+    Produce,
+}
+
+impl Carrier {
+    /// All of them; a carrier's place here is its value as a number.
+    pub const ALL: [Self; 8] = [
+        Self::Unknown,
+        Self::Hop,
+        Self::WebSocket,
+        Self::Sse,
+        Self::Ndjson,
+        Self::Post,
+        Self::Bus,
+        Self::Produce,
+    ];
+
+    /// The name for figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Hop => "hop",
+            Self::WebSocket => "websocket",
+            Self::Sse => "sse",
+            Self::Ndjson => "ndjson",
+            Self::Post => "post",
+            Self::Bus => "bus",
+            Self::Produce => "produce",
+        }
+    }
+
+    /// What an upstream's events come by, as a handshake has shown it: the name of a transport.
+    pub fn of_transport(name: &str) -> Self {
+        let mut all = Self::ALL.into_iter();
+        all.find(|carrier| carrier.name() == name)
+            .unwrap_or_default()
+    }
+}
+
+/// Events, and the bytes that they take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Amount {
+    /// How many.
+    pub events: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl AddAssign for Amount {
+    fn add_assign(&mut self, other: Self) {
+        self.events += other.events;
+        self.bytes += other.bytes;
+    }
 }
 
 impl Way {
@@ -76,8 +153,13 @@ impl Way {
     pub fn of(link: usize) -> Self {
         Self {
             link: u16::try_from(link).ok(),
-            is_from_peer: false,
+            ..Self::default()
         }
+    }
+
+    /// The same, carried so.
+    pub fn by(self, carrier: Carrier) -> Self {
+        Self { carrier, ..self }
     }
 }
 
@@ -92,6 +174,10 @@ struct State {
     rate: Rate,
     /// Of the payloads of all events that have gone through.
     bytes: u64,
+    /// What has come in this process, by what has carried it.
+    received: Received,
+    /// How often something was known to be missing before an event.
+    gaps: u64,
     /// Whoever takes the log over has all of it, so nothing is published to it here.
     sealed: bool,
 }
@@ -123,6 +209,37 @@ pub struct Figures {
     pub bytes: u64,
     /// Events a second, over the last few seconds.
     pub rate: f64,
+    /// How often something was known to be missing before an event, which everyone is told who gets that.
+    pub gaps: u64,
+}
+
+/// What has come in a log, by what has carried it: of most streams that is one thing.
+#[derive(Debug, Default)]
+struct Received(Vec<(Carrier, Amount)>);
+
+impl Received {
+    fn add(&mut self, by: Carrier, amount: Amount) {
+        match self.0.iter_mut().find(|(carrier, _)| *carrier == by) {
+            Some((_, sum)) => *sum += amount,
+            None => {
+                self.0.reserve_exact(1);
+                self.0.push((by, amount));
+            }
+        }
+    }
+}
+
+/// What a log holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The events of the history, and their bytes with what is counted for each.
+    pub history: Amount,
+    /// The oldest of them, and when it came, in microseconds since the Unix epoch.
+    pub oldest: Option<(EventId, u64)>,
+    /// The newest, likewise.
+    pub newest: Option<(EventId, u64)>,
+    /// How many events are the state that is kept, and their bytes, where it is.
+    pub kept: Option<Amount>,
 }
 
 impl EventLog {
@@ -152,6 +269,8 @@ impl EventLog {
                 next_own: 1,
                 rate: Rate::default(),
                 bytes: 0,
+                received: Received::default(),
+                gaps: 0,
                 sealed: false,
             }),
             head: Head::default(),
@@ -234,16 +353,18 @@ impl EventLog {
 
     /// Appends events in a row, with nothing between them, and returns their ids.
     pub fn append_all(&self, events: Vec<NewEvent>) -> Vec<EventId> {
-        self.append_unless(events, |_| false).unwrap_or_default()
+        self.append_unless(Way::default(), events, |_| false)
+            .unwrap_or_default()
     }
 
     /// The same, for those who can be told to come again: none of them is in a log that is [sealed](Self::seal).
-    pub fn offer(&self, events: Vec<NewEvent>) -> Result<Vec<EventId>, Sealed> {
-        self.append_unless(events, |state| state.sealed)
+    pub fn offer(&self, way: Way, events: Vec<NewEvent>) -> Result<Vec<EventId>, Sealed> {
+        self.append_unless(way, events, |state| state.sealed)
     }
 
     fn append_unless(
         &self,
+        way: Way,
         mut events: Vec<NewEvent>,
         refuses: impl Fn(&State) -> bool,
     ) -> Result<Vec<EventId>, Sealed> {
@@ -256,7 +377,8 @@ impl EventLog {
         }
         let events = events.into_iter();
         let append = |event| {
-            let entry = state.append(self.origin, event, None);
+            let mut entry = state.append(self.origin, event, None);
+            entry.come(way);
             let id = entry.event.id;
             self.mirror(&entry);
             state.push(entry);
@@ -534,7 +656,41 @@ impl EventLog {
             events: state.rate.total(),
             bytes: state.bytes,
             rate: state.rate.per_second(event::now()),
+            gaps: state.gaps,
         }
+    }
+
+    /// What has come in this process, by what has carried it, with the bytes of the payloads.
+    pub fn received(&self) -> Vec<(Carrier, Amount)> {
+        self.lock().received.0.clone()
+    }
+
+    /// What it holds now.
+    pub fn held(&self) -> Held {
+        let state = self.lock();
+        let history = &state.history;
+        let (first, next) = (history.first(), history.next());
+        let shown = |index| {
+            let entry: &Entry = history.get(index)?;
+            Some((entry.event.id, entry.since))
+        };
+        Held {
+            history: Amount {
+                events: next - first,
+                bytes: history.bytes() as u64,
+            },
+            oldest: shown(first),
+            newest: next.checked_sub(1).and_then(shown),
+            kept: state.kept.as_ref().map(|kept| kept.amount()),
+        }
+    }
+
+    /// When the event with this number came, in microseconds since the Unix epoch, or the oldest that is held if it is not any more;
+    /// none if that has not come yet.
+    pub fn since_of_number(&self, index: u64) -> Option<u64> {
+        let state = self.lock();
+        let index = index.max(state.history.first());
+        state.history.get(index).map(|entry| entry.since)
     }
 
     /// A source will tell the past of the stream, once it is connected.
@@ -650,7 +806,11 @@ impl State {
 
     fn push(&mut self, entry: Entry) {
         self.rate.count(entry.since);
-        self.bytes += entry.event.payload.bytes.len() as u64;
+        let bytes = entry.event.payload.bytes.len() as u64;
+        self.bytes += bytes;
+        self.received
+            .add(entry.carrier, Amount { events: 1, bytes });
+        self.gaps += u64::from(entry.gap.is_some());
         self.write_tapes(&entry);
         if let Some(kept) = &mut self.kept {
             kept.push(self.history.next(), &entry);

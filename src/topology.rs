@@ -7,6 +7,7 @@ pub mod ask;
 pub mod dot;
 pub mod expect;
 pub mod figure;
+mod format;
 pub mod known;
 mod merge;
 pub mod mermaid;
@@ -14,6 +15,7 @@ pub(crate) mod picture;
 pub mod plantuml;
 pub mod trace;
 
+pub use format::Format;
 pub use picture::plain;
 use serde::{Deserialize, Serialize};
 

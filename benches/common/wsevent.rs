@@ -1,5 +1,6 @@
 //! The real binary under test, with the settings a user gets.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
@@ -11,6 +12,9 @@ use anyhow::{Result, ensure};
 
 use super::process::{Cpus, Process};
 
+/// The binary that is built here.
+pub const OURS: &str = env!("CARGO_BIN_EXE_wsevent");
+
 /// How long it may take to listen.
 const STARTING: Duration = Duration::from_secs(10);
 
@@ -21,7 +25,17 @@ pub fn start(arguments: &[&str], cpus: &Cpus) -> Result<(Process, SocketAddr)> {
 
 /// The same at an address that is given.
 pub fn start_at(at: &str, arguments: &[&str], cpus: &Cpus) -> Result<(Process, SocketAddr)> {
-    let mut command = command();
+    start_program(OURS.as_ref(), at, arguments, cpus)
+}
+
+/// The same of another binary than the one that is built here.
+pub fn start_program(
+    program: &OsStr,
+    at: &str,
+    arguments: &[&str],
+    cpus: &Cpus,
+) -> Result<(Process, SocketAddr)> {
+    let mut command = command(program);
     command.args(arguments);
     command.args(["--serve-address", at]);
     // A file, as with `2> log`: a pipe would charge the server for waking us at every line.
@@ -47,8 +61,8 @@ pub fn start_at(at: &str, arguments: &[&str], cpus: &Cpus) -> Result<(Process, S
 }
 
 /// Runs it with nothing but what it is given.
-pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wsevent"));
+pub fn command(program: &OsStr) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("WSEVENT_") || name == "RUST_LOG" {
             command.env_remove(name);

@@ -1,7 +1,7 @@
 //! What fan-out costs: `wsevent` beside the kernel's price and beside the usual server, in one run.
 //!
 //! ```text
-//! cargo bench --bench fanout                  all cases, about eight minutes
+//! cargo bench --bench fanout                  all cases, about ten minutes
 //! cargo bench --bench fanout -- A D           some of them
 //! cargo bench --bench fanout -- --quick       one short round each
 //! cargo bench --bench fanout -- --markdown    only the tables of docs/performance.md
@@ -10,7 +10,7 @@
 //! Every server is a child process on one CPU, the load generator (this process) has another. docs/performance.md says
 //! what is measured and how. The files in the order events flow: `feed` makes them, `upstream` hands them to `wsevent`,
 //! `bare`, `broadcast` and `backlog` are the baselines, `server` runs all servers, `load` is the subscribers,
-//! `transport` what they read, `cases`, `idle`, `hops`, `formats`, `resume` and `publish` what is done to them, `play` one
+//! `transport` what they read, `cases`, `idle`, `hops`, `formats`, `resume`, `publish` and `figures` what is done to them, `play` one
 //! measurement, `report` the tables.
 //!
 //! The exit code is 1 if `wsevent` lost, repeated or reordered anything or let a reader go; a missed bar is only said.
@@ -24,6 +24,7 @@ mod broadcast;
 mod cases;
 #[allow(dead_code)] // The bench `peers` does more with it.
 mod feed;
+mod figures;
 mod formats;
 mod hops;
 mod idle;
@@ -60,7 +61,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Longer than this a run cannot be right.
 const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
 
-const USAGE: &str = "cargo bench --bench fanout -- [A B C D E F G H I J] [--quick] [--markdown]";
+const USAGE: &str = "cargo bench --bench fanout -- [A B C D E F G H I J K] [--quick] [--markdown]";
 
 struct Arguments {
     cases: String,
@@ -114,14 +115,14 @@ fn parse(given: Vec<String>) -> Result<Arguments> {
             "--bench" => {}
             "--quick" => arguments.quick = true,
             "--markdown" => arguments.markdown = true,
-            "A" | "B" | "C" | "D" | "E" | "F" | "G" | "H" | "I" | "J" => {
+            "A" | "B" | "C" | "D" | "E" | "F" | "G" | "H" | "I" | "J" | "K" => {
                 arguments.cases += &argument
             }
             _ => bail!("what is {argument:?}? {USAGE}"),
         }
     }
     if arguments.cases.is_empty() {
-        arguments.cases = "ABCDEFGHIJ".to_owned();
+        arguments.cases = "ABCDEFGHIJK".to_owned();
     }
     Ok(arguments)
 }
@@ -131,6 +132,7 @@ fn measure(arguments: &Arguments, bench: &Bench) -> Result<bool> {
     let (mut fan_out, mut idle, mut hops) = (Table::fan_out(), Table::idle(), Table::hops());
     let mut formats = Formats::table();
     let (mut resume, mut publish) = (resume::table(), publish::table());
+    let mut counted = figures::table();
     let mut whole = true;
     for case in FAN_OUT
         .iter()
@@ -159,8 +161,11 @@ fn measure(arguments: &Arguments, bench: &Bench) -> Result<bool> {
     if arguments.cases.contains('J') {
         whole &= publish::publish(&mut publish, bench).context("case J")?;
     }
+    if arguments.cases.contains('K') {
+        whole &= figures::figures(&mut counted, bench).context("case K")?;
+    }
     println!("Machine: {}.", machine(bench.cpus.pinned));
-    for table in [fan_out, formats, idle, hops, resume, publish]
+    for table in [fan_out, formats, idle, hops, resume, publish, counted]
         .iter()
         .filter(|table| !report::is_empty(table))
     {

@@ -1,5 +1,6 @@
 //! The three servers under test, and where their events come from.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{ChildStdin, Command, Stdio};
@@ -70,6 +71,26 @@ impl Server {
         Ok(Self {
             process: hop.process,
             address: hop.address,
+            path: Hop::PATH,
+            source: Source::Upstream(upstream),
+        })
+    }
+
+    /// The same with more flags, and of another binary if one is given.
+    pub fn start_hop_of(
+        binary: Option<&OsStr>,
+        upstream: Upstream,
+        flags: &[&str],
+        cpus: &Cpus,
+    ) -> Result<Self> {
+        let binary = binary.unwrap_or(env!("CARGO_BIN_EXE_wsevent").as_ref());
+        let url = upstream.url();
+        let arguments = [&["--consume", &*url], flags].concat();
+        let (process, address) = wsevent::start_program(binary, "127.0.0.1:0", &arguments, cpus)?;
+        upstream.wait_linked(STARTING)?;
+        Ok(Self {
+            process,
+            address,
             path: Hop::PATH,
             source: Source::Upstream(upstream),
         })

@@ -178,7 +178,7 @@ impl Peer {
         let mut command = match self {
             Self::Bare => bail!("it is part of the bench"),
             Self::Wsevent => {
-                let mut command = wsevent::command();
+                let mut command = wsevent::command(wsevent::OURS.as_ref());
                 command.args(["--serve-address", &address.to_string()]);
                 command.args(upstream.map(|url| ["--consume", url]).into_iter().flatten());
                 command

@@ -15,7 +15,7 @@ use crate::shutdown::until_stopped;
 use crate::source::presence::Presence;
 use crate::source::{Backoff, Destination};
 use crate::stream::via::Via;
-use crate::stream::{EventLog, Way};
+use crate::stream::{Carrier, EventLog, Way};
 
 /// Reads `bus` until `stop` is cancelled, or until it says that there is no more to come.
 pub async fn consume(
@@ -135,7 +135,7 @@ impl Reading {
         if let Some(local) = log.own_local() {
             local.backfill(old.iter().cloned());
         }
-        log.backfill_by(Way::of(self.entry.link), old);
+        log.backfill_by(Way::of(self.entry.link).by(Carrier::Bus), old);
         for event in news {
             self.entry.take(Arrival::Known(event));
         }
@@ -200,7 +200,11 @@ impl Entry {
             Arrival::Known(event) => self.relay(event),
             Arrival::New(event) => {
                 let gap = self.missing.take().map(|missing| self.gap(missing));
-                self.last = Some(self.log.append_by(Way::of(self.link), event, gap));
+                self.last = Some(self.log.append_by(
+                    Way::of(self.link).by(Carrier::Bus),
+                    event,
+                    gap,
+                ));
             }
             Arrival::Lost(_) | Arrival::Unusable(_) => unreachable!("they are dealt with"),
         }
@@ -213,7 +217,10 @@ impl Entry {
             Some(Missing::Perhaps) if self.log.knows(id.origin) || id.seq == 1 => None,
             missing => missing.map(|missing| self.gap(missing)),
         };
-        if self.log.relay_by(Way::of(self.link), event, gap) {
+        if self
+            .log
+            .relay_by(Way::of(self.link).by(Carrier::Bus), event, gap)
+        {
             self.last = Some(id);
             self.missing = None;
         }

@@ -7,8 +7,9 @@ use clap::ArgMatches;
 
 use super::Usage;
 use super::connect::{ReachArgs, event_url, reach};
-use crate::client::topology::{Figure, Format, Topology};
+use crate::client::topology::{Figure, Topology};
 use crate::reason;
+use crate::topology::Format;
 use crate::topology::expect::{As, Expected};
 use crate::topology::figure;
 

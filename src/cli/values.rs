@@ -184,6 +184,16 @@ pub fn local_address(text: &str) -> Result<String, String> {
     }
 }
 
+/// Where a collector of traces is.
+#[cfg(feature = "otel")]
+pub fn collector(text: &str) -> Result<url::Url, String> {
+    let url = text.parse::<url::Url>().ok();
+    let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.ok_or_else(|| {
+        "an http:// or https:// URL is expected, such as http://localhost:4318".to_owned()
+    })
+}
+
 /// A URL path, with its leading slash: `events` and `/events` are the same.
 pub fn path(text: &str) -> Result<String, String> {
     let path = format!("/{}", text.strip_prefix('/').unwrap_or(text));

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use clap::ValueEnum;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
@@ -13,7 +12,7 @@ use crate::source::presence::Named;
 use crate::source::upstream::Upstream;
 use crate::topology::ask::{PATIENCE, Question};
 use crate::topology::expect::Expected;
-use crate::topology::{self, Node, dot, mermaid, plain, plantuml};
+use crate::topology::{self, Format, Node, plain};
 
 /// Whom to ask, and how to print it.
 pub struct Topology {
@@ -33,19 +32,6 @@ pub struct Figure {
     pub name: String,
     /// What it says.
     pub expected: Expected,
-}
-
-/// How a topology is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// A deployment diagram for PlantUML.
-    Puml,
-    /// A flowchart for Mermaid.
-    Mermaid,
-    /// A graph for Graphviz.
-    Dot,
-    /// As hops tell it.
-    Json,
 }
 
 impl Topology {
@@ -75,24 +61,13 @@ impl Topology {
         let (text, is_true) = match &self.figure {
             Some(figure) => figure.held_against(&all, &silent),
             None if failed == self.upstreams.len() => (String::new(), true),
-            None => (self.format.render(&all)?, true),
+            None => (self.format.render(&all), true),
         };
         // Who does not want to know all is told nothing any more.
         let _ = io::stdout().lock().write_all(text.as_bytes());
         Ok(match failed == 0 && is_true && is_whole {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
-        })
-    }
-}
-
-impl Format {
-    fn render(self, topology: &topology::Topology) -> Result<String> {
-        Ok(match self {
-            Self::Puml => plantuml::render(topology),
-            Self::Mermaid => mermaid::render(topology),
-            Self::Dot => dot::render(topology),
-            Self::Json => serde_json::to_string_pretty(topology)? + "\n",
         })
     }
 }

@@ -30,13 +30,14 @@ use tracing::info;
 use super::fanout::{
     BODY_COMPLAINT, BODY_PATIENCE, EXPIRED, EXPIRED_REASON, Ender, Farewell, Overload, PASSED_BY,
 };
+use super::lag::Place;
 use super::subscribers::Subscribers;
 use crate::bus::deep::{Deep, Step};
 use crate::stream::cursor::Cursor;
 use crate::stream::tape::Pending;
 use crate::stream::usage::User;
 use crate::stream::walk::Walk;
-use crate::stream::{EventLog, Subscription};
+use crate::stream::{Amount, EventLog, Subscription};
 use crate::wire::Format;
 
 /// The body of an answer.
@@ -218,6 +219,10 @@ struct Following {
     merged: u64,
     /// How many events it was given by walks, less those that they passed.
     walked: i64,
+    /// How many of them are among those that all readers have been sent.
+    counted: u64,
+    /// Where it stands, for others to know.
+    place: Place,
     reason: Cow<'static, str>,
 }
 
@@ -237,6 +242,10 @@ pub fn follow(follower: Follower, tasks: &TaskTracker) -> Body {
         given: 0,
         merged: 0,
         walked: 0,
+        counted: 0,
+        place: follower
+            .count
+            .follow(&follower.subscription, follower.format),
         reason: GONE.into(),
         follower,
     };
@@ -294,6 +303,7 @@ impl Following {
             ..
         } = &self.follower;
         let (format, ended) = (*format, ended(ender.clone(), *remaining, *age));
+        let count = self.follower.count.clone();
         let mut last = Vec::new();
         self.reason = tokio::select! {
             // Before the events: of these there may always be more.
@@ -306,6 +316,9 @@ impl Following {
             () = slot.closed() => GONE.into(),
             reason = self.feed(&slot) => reason,
         };
+        if self.reason == PASSED_BY {
+            count.overloaded(Overload::Disconnect);
+        }
         if !last.is_empty() {
             self.sent += last.len() as u64;
             // For who takes nothing it can mean nothing.
@@ -327,7 +340,7 @@ impl Following {
             match self.room(slot).await {
                 Ok(room) => match self.next().await {
                     Ok(piece) => {
-                        self.sent += piece.len() as u64;
+                        self.note(piece.len());
                         room.send(piece);
                     }
                     Err(reason) => return reason.into(),
@@ -335,6 +348,26 @@ impl Following {
                 Err(reason) => return reason.into(),
             }
         }
+    }
+
+    /// A piece of so many bytes goes out.
+    fn note(&mut self, len: usize) {
+        self.sent += len as u64;
+        self.place.set(self.follower.subscription.cursor);
+        let events = self.events();
+        let amount = Amount {
+            events: events.saturating_sub(self.counted),
+            bytes: len as u64,
+        };
+        self.counted = events;
+        let Follower { count, format, .. } = &self.follower;
+        count.sent(*format).add(amount);
+    }
+
+    /// How many events it has been given.
+    fn events(&self) -> u64 {
+        let passed = self.follower.subscription.cursor.index - self.first;
+        passed.saturating_add_signed(self.walked)
     }
 
     /// Puts what `deep` brings into `slot`, up to where the stream's log goes on.
@@ -349,7 +382,7 @@ impl Following {
                 let patience = self.follower.heartbeat * BODY_PATIENCE;
                 let room = timeout(patience, slot.reserve()).await;
                 let room = room.map_err(|_| BODY_COMPLAINT)?.map_err(|_| GONE)?;
-                self.sent += piece.len() as u64;
+                self.note(piece.len());
                 room.send(piece);
             }
             let step = tokio::select! {
@@ -416,6 +449,7 @@ impl Following {
             match self.next_of_tape() {
                 Next::Piece(piece) => return Ok(piece),
                 Next::Walk(behind, walk) => {
+                    self.follower.count.overloaded(Overload::Conflate);
                     self.walked -= walk.span() as i64;
                     self.given = 0;
                     self.follower.subscription.cursor = behind;
@@ -441,6 +475,7 @@ impl Following {
             log,
             format,
             subscription,
+            count,
             ..
         } = &mut self.follower;
         let walk = subscription.walk.as_mut()?;
@@ -451,6 +486,9 @@ impl Following {
         }
         let ended = subscription.walk.take()?.end(log, *format);
         self.merged += ended.merged;
+        if ended.has_lost {
+            count.told_gaps(*format, 1);
+        }
         Some(ended.notice.into()).filter(|notice: &Bytes| !notice.is_empty())
     }
 
@@ -459,6 +497,7 @@ impl Following {
             log,
             format,
             overload,
+            count,
             subscription: Subscription {
                 cursor, live, tape, ..
             },
@@ -493,7 +532,11 @@ impl Following {
             }
             Pending::Evicted if *overload == Overload::Skip => {
                 let (oldest, gap) = log.skip(*format, cursor.index);
+                // What it has not been given.
+                self.walked -= oldest.index.saturating_sub(cursor.index) as i64;
                 *cursor = oldest;
+                count.overloaded(Overload::Skip);
+                count.told_gaps(*format, 1);
                 let mut notice = Vec::new();
                 format.encode_gap(&gap, &mut notice);
                 Next::Piece(notice.into())
@@ -525,13 +568,14 @@ impl Drop for Following {
     fn drop(&mut self) {
         let follower = &self.follower;
         follower.count.leave(follower.format);
+        follower.count.unfollow(&self.place);
         info!(
             address = %follower.address,
             path = %follower.path,
             transport = follower.format.name(),
             reason = &*self.reason,
             duration = ?self.joined.elapsed(),
-            events = (follower.subscription.cursor.index - self.first).saturating_add_signed(self.walked),
+            events = self.events(),
             merged = (self.merged > 0).then_some(self.merged),
             bytes = self.sent,
             "subscriber disconnected"

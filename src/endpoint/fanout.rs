@@ -34,12 +34,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use socket2::{SockRef, TcpKeepalive};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use crate::endpoint::lag::Lag;
 use crate::endpoint::subscribers::Subscribers;
 use crate::endpoint::websocket::input::{Input, Unheard};
 use crate::listen::rate::Rate;
@@ -49,7 +51,7 @@ use crate::shutdown::Stop;
 use crate::stream::cursor::Cursor;
 use crate::stream::usage::User;
 use crate::stream::walk::Walk;
-use crate::stream::{EventLog, Subscription};
+use crate::stream::{Amount, EventLog, Subscription};
 use crate::wire::{Format, comeback};
 use connection::Connection;
 use driver::Shard;
@@ -96,6 +98,20 @@ pub enum Overload {
     /// When it can take more, it is given the newest event of each key only; even before it falls out of history. For streams
     /// whose state is kept.
     Conflate,
+}
+
+impl Overload {
+    /// All that may happen; its place here is its value as a number.
+    pub const ALL: [Self; 3] = [Self::Disconnect, Self::Skip, Self::Conflate];
+
+    /// As it is configured.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disconnect => "disconnect",
+            Self::Skip => "skip",
+            Self::Conflate => "conflate",
+        }
+    }
 }
 
 /// What holds for each subscriber of a stream.
@@ -307,6 +323,16 @@ impl Audience {
         }
     }
 
+    /// This is done about a subscriber that is too slow.
+    fn overloaded(&self, action: Overload) {
+        self.count.overloaded(action);
+    }
+
+    /// It was told that it has missed something.
+    fn told_gap(&self) {
+        self.count.told_gaps(self.format, 1);
+    }
+
     fn join(&self) {
         self.count.join(self.format);
     }
@@ -426,6 +452,22 @@ impl Fanout {
             ));
         }
         made[at].clone()
+    }
+
+    /// What subscribers have been sent.
+    pub fn sent(&self) -> Amount {
+        let mut sent = Amount::default();
+        for shard in self.shards() {
+            sent += shard.sent().amount();
+        }
+        sent
+    }
+
+    /// How far subscribers are behind.
+    pub async fn lag(&self) -> Lag {
+        let shards = self.shards();
+        let lags = join_all(shards.iter().map(|shard| shard.lag())).await;
+        lags.into_iter().sum()
     }
 
     /// Lets subscribers go one by one, as the process is about to stop.

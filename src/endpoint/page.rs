@@ -105,8 +105,9 @@ pub struct Stream {
     buses: Vec<Bus>,
 }
 
+/// What a stream is made of.
 #[derive(Debug, Serialize)]
-struct Upstream {
+pub struct Upstream {
     url: Box<str>,
     connected: bool,
     /// It is an instance like this one.
@@ -153,7 +154,7 @@ impl From<Counts> for BesideOthers {
 
 /// A connection to a bus.
 #[derive(Debug, Serialize)]
-struct Bus {
+pub struct Bus {
     url: String,
     /// Where events go: `in` from the bus, or `out` to it.
     way: &'static str,
@@ -166,8 +167,9 @@ struct Bus {
     lost: u64,
 }
 
+/// An instance that a stream comes through.
 #[derive(Debug, Serialize)]
-struct Hop {
+pub struct Hop {
     id: String,
     address: Box<str>,
 }

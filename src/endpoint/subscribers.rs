@@ -1,16 +1,51 @@
-//! How many subscribers a stream has.
+//! How many subscribers a stream has, and what they are given.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::fanout::Overload;
+use super::lag::{Lag, Place};
 use crate::shutdown::Stop;
+use crate::stream::{Amount, Subscription};
 use crate::wire::Format;
 
 /// Counts them, for each format that they read. A stream has one of these, and there may be many streams.
-#[derive(Debug)]
 pub struct Subscribers {
     of: [AtomicU32; Format::ALL.len()],
+    /// All that there have been.
+    joined: [AtomicU64; Format::ALL.len()],
+    /// What those have been sent that are in no shard of a fan-out: shards count for themselves.
+    sent: [Sent; Format::ALL.len()],
+    /// How often one was told alone that it has missed something.
+    gaps: [AtomicU64; Format::ALL.len()],
+    overloads: [AtomicU64; Overload::ALL.len()],
+    /// Where those are that are in no shard.
+    places: Mutex<Vec<(Format, Place)>>,
     /// Counts those of the whole process.
     stop: Stop,
+}
+
+/// What some have been sent: whole events, and all bytes before encryption.
+#[derive(Debug, Default)]
+pub struct Sent {
+    events: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Sent {
+    /// They have been sent so much more.
+    pub fn add(&self, amount: Amount) {
+        self.events.fetch_add(amount.events, Ordering::Relaxed);
+        self.bytes.fetch_add(amount.bytes, Ordering::Relaxed);
+    }
+
+    /// How much so far.
+    pub fn amount(&self) -> Amount {
+        Amount {
+            events: self.events.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
 }
 
 impl Subscribers {
@@ -18,6 +53,11 @@ impl Subscribers {
     pub fn new(stop: Stop) -> Self {
         Self {
             of: Default::default(),
+            joined: Default::default(),
+            sent: Default::default(),
+            gaps: Default::default(),
+            overloads: Default::default(),
+            places: Mutex::default(),
             stop,
         }
     }
@@ -25,6 +65,7 @@ impl Subscribers {
     /// One more reads the stream so.
     pub fn join(&self, format: Format) {
         self.of[format as usize].fetch_add(1, Ordering::Relaxed);
+        self.joined[format as usize].fetch_add(1, Ordering::Relaxed);
         self.stop.join();
     }
 
@@ -42,5 +83,64 @@ impl Subscribers {
     /// How many there are.
     pub fn all(&self) -> usize {
         Format::ALL.iter().map(|format| self.of(*format)).sum()
+    }
+
+    /// How many have come to read it so, since it began.
+    pub fn joined(&self, format: Format) -> u64 {
+        self.joined[format as usize].load(Ordering::Relaxed)
+    }
+
+    /// What those have been sent that are in no shard.
+    pub fn sent(&self, format: Format) -> &Sent {
+        &self.sent[format as usize]
+    }
+
+    fn places(&self) -> MutexGuard<'_, Vec<(Format, Place)>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that is in no shard is followed until [`Self::unfollow`].
+    pub fn follow(&self, subscription: &Subscription, format: Format) -> Place {
+        let place = Place::new(subscription.tape.clone(), subscription.cursor);
+        self.places().push((format, place.clone()));
+        place
+    }
+
+    /// It has gone.
+    pub fn unfollow(&self, place: &Place) {
+        let mut places = self.places();
+        if let Some(at) = places.iter().position(|(_, it)| it.is(place)) {
+            places.swap_remove(at);
+        }
+        if places.is_empty() {
+            *places = Vec::new();
+        }
+    }
+
+    /// How far those are behind that are in no shard.
+    pub fn lag(&self, format: Format) -> Lag {
+        let places = self.places();
+        let same = places.iter().filter(|(it, _)| *it == format);
+        same.map(|(_, place)| place.lag()).sum()
+    }
+
+    /// One of them has been told so often that it has missed something which others have not.
+    pub fn told_gaps(&self, format: Format, count: usize) {
+        self.gaps[format as usize].fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// How often they have been.
+    pub fn gaps(&self, format: Format) -> u64 {
+        self.gaps[format as usize].load(Ordering::Relaxed)
+    }
+
+    /// This has been done about one that was too slow.
+    pub fn overloaded(&self, action: Overload) {
+        self.overloads[action as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that has been done.
+    pub fn overloads(&self, action: Overload) -> u64 {
+        self.overloads[action as usize].load(Ordering::Relaxed)
     }
 }

@@ -96,6 +96,11 @@ impl Admission {
         })
     }
 
+    /// How many there are, and how many there may be.
+    pub fn open_of_most(&self) -> (usize, usize) {
+        (self.open.load(Ordering::Relaxed), self.most)
+    }
+
     /// One more connection, if there is room.
     pub fn enter(self: &Arc<Self>) -> Option<Admitted> {
         let admitted = Admitted {

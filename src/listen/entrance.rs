@@ -48,6 +48,11 @@ impl Entrance {
         })
     }
 
+    /// How many are in, and how many may be.
+    pub fn connections(&self) -> (usize, usize) {
+        self.admission.open_of_most()
+    }
+
     /// Lets a connection in, or says why not.
     pub fn enter(&self, address: SocketAddr) -> Result<Admitted, NoRoom> {
         let entered = self.entered(address);

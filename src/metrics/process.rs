@@ -7,6 +7,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 /// This process.
+#[derive(Debug, Clone, Copy)]
 pub struct Process {
     /// When it was started, in seconds since the Unix epoch.
     pub start_seconds: Option<f64>,
@@ -36,6 +37,14 @@ impl Process {
     /// How many may be; none if that is not limited.
     pub fn max_files(&self) -> Option<u64> {
         getrlimit(Resource::Nofile).current
+    }
+
+    /// How many threads it has.
+    pub fn threads(&self) -> Option<u64> {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        let mut lines = status.lines();
+        let threads = lines.find_map(|line| line.strip_prefix("Threads:"))?;
+        threads.trim().parse().ok()
     }
 
     /// In bytes.
@@ -84,6 +93,7 @@ mod tests {
         assert!(process.virtual_memory() >= Some(resident));
         let before = process.open_files().expect("there is /proc");
         assert!(before >= 3 && process.max_files().is_none_or(|most| before <= most));
+        assert!(process.threads() >= Some(1));
         let start = process.start_seconds.expect("there is /proc");
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let age = now.unwrap_or(Duration::ZERO).as_secs_f64() - start;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio_util::task::TaskTracker;
 
 use super::Policy;
@@ -10,14 +11,15 @@ use super::buses::Connections;
 use crate::bus::deep::Deep;
 use crate::endpoint::fanout::moving::Collector;
 use crate::endpoint::fanout::{Ender, Fanout};
+use crate::endpoint::lag::Lag;
 use crate::endpoint::subscribers::Subscribers;
 use crate::listen::rate::OfAddresses;
 use crate::source::publish::{Names, Publisher, Sink};
 use crate::source::reached::Reached;
-use crate::stream::EventLog;
 use crate::stream::join::{Joined, Wish};
 use crate::stream::usage::{Usage, User};
 use crate::stream::via::{Refusal, Via};
+use crate::stream::{Amount, EventLog};
 use crate::wire::Format;
 use crate::wire::hop::{Instance, Scope};
 
@@ -157,6 +159,38 @@ impl Served {
             self.subscribers.clone(),
             (&self.tasks, &self.ender),
         ))
+    }
+
+    /// What serves it in this format, as far as somebody has read that.
+    fn made(&self, format: Format) -> impl Iterator<Item = &Fanout> {
+        let peers = self.peers.get().filter(|_| format == Format::Hop);
+        let fanouts = self.fanouts[format as usize].get().into_iter();
+        fanouts.chain(peers).map(|fanout| &**fanout)
+    }
+
+    /// What its subscribers have been sent in this format: the bytes are those of the connections, before encryption.
+    pub fn sent(&self, format: Format) -> Amount {
+        let mut sent = self.subscribers.sent(format).amount();
+        for fanout in self.made(format) {
+            sent += fanout.sent();
+        }
+        sent
+    }
+
+    /// How far its subscribers are behind in this format; none if there are none.
+    pub async fn lag(&self, format: Format) -> Option<Lag> {
+        if self.subscribers.of(format) == 0 {
+            return None;
+        }
+        let lags = join_all(self.made(format).map(Fanout::lag)).await;
+        let others = self.subscribers.lag(format);
+        Some(lags.into_iter().chain([others]).sum())
+    }
+
+    /// For how long nobody has used it, if nobody does.
+    pub fn unused_for(&self) -> Option<Duration> {
+        let is_unused = self.usage.is_unused();
+        is_unused.then(|| self.usage.unused_since().elapsed())
     }
 
     /// Lets its subscribers go one by one.

@@ -350,7 +350,7 @@ fn a_stream_is_small() {
         size_of::<F>()
     }
     assert!(size_of::<Served>() <= 320);
-    assert!(size_of::<EventLog>() <= 576);
+    assert!(size_of::<EventLog>() <= 616);
     assert!(size_of::<crate::stream::via::Via>() <= 112);
     assert!(future(Route::while_used) <= 400);
 }

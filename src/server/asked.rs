@@ -25,6 +25,7 @@ use crate::route::Route;
 use crate::route::pattern::Key;
 use crate::route::served::Lease;
 use crate::source::publish::{self, Sender};
+use crate::spans::Subscribing;
 use crate::stream::join::{Resumed, StateWish, Wish};
 use crate::wire::{Format, RESUMED, hop};
 
@@ -50,13 +51,31 @@ impl Asked<'_> {
         let accepts_publish = self.route.policy.subscribers.accept_publish;
         match self.request.method {
             Method::GET | Method::CONNECT if handshake::is_meant(self.request) => {
-                self.websocket().await
+                self.traced(self.websocket()).await
             }
-            Method::GET | Method::HEAD => self.read(alone).await,
+            Method::GET | Method::HEAD => self.traced(self.read(alone)).await,
             Method::POST if accepts_publish => self.publish(body).await,
             Method::OPTIONS => Ok(Outcome::Answer(options(self.methods(), self.origin))),
             _ => Err(self.method_not_allowed()),
         }
+    }
+
+    /// What comes of a request to read, told to whoever collects traces.
+    async fn traced(
+        &self,
+        granting: impl Future<Output = Result<Outcome, Refusal>>,
+    ) -> Result<Outcome, Refusal> {
+        let span = Subscribing::new(self.request, self.context.address);
+        let granted = granting.await;
+        match &granted {
+            Ok(Outcome::Answer(response)) => span.granted(response.status(), "http"),
+            Ok(Outcome::Upgrade(response, to)) => {
+                span.granted(response.status(), to.kind.transport());
+            }
+            Ok(Outcome::TakeOver(to)) => span.granted(StatusCode::OK, to.kind.transport()),
+            Err(refusal) => span.refused(refusal.status, &refusal.reason),
+        }
+        granted
     }
 
     /// The stream, once it is known that there is one.
@@ -128,6 +147,7 @@ impl Asked<'_> {
         stream.log.wait_for(&wish).await;
         let mut joined = stream.log.subscribe_with(format, &wish, wants);
         let deep = stream.reach(format, &wish, &mut joined).await;
+        stream.subscribers.told_gaps(format, joined.gaps.len());
         let mut headers = answer::headers(format, joined.resumed);
         answer::add_instance(&mut headers, &stream.log);
         answer::add_state(&mut headers, &joined);
@@ -196,6 +216,8 @@ impl Asked<'_> {
         let mut joined = log.subscribe_with(Format::WebSocket, &wish, wants);
         let deep = lease.stream.reach(Format::WebSocket, &wish, &mut joined);
         let deep = deep.await;
+        let gaps = joined.gaps.len();
+        lease.stream.subscribers.told_gaps(Format::WebSocket, gaps);
         let mut response = handshake::response(accept);
         let resumed = HeaderValue::from_static(joined.resumed.as_str());
         response.headers_mut().insert(RESUMED, resumed);

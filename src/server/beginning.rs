@@ -9,6 +9,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
+use super::failures::Failure;
 use super::limits::Keeper;
 use super::{Serving, http};
 use crate::listen::admission::Admitted;
@@ -108,6 +109,7 @@ async fn opened(
         Ok(opened) => return Some(opened),
         Err(error) if error.is::<Elapsed>() => keeper.log_late(address, false),
         Err(error) => {
+            keeper.handshakes.count(Failure::Tls);
             let error = reason::of(&error.context("TLS handshake failed"));
             debug!(%address, %error, "connection failed");
         }

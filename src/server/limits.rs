@@ -8,6 +8,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use tokio::time::Instant;
 
+use super::failures::{Failure, Failures};
 use crate::endpoint::body::Activity;
 use crate::listen::entrance::{Bounds, Entrance};
 use crate::listen::sampled::Sampled;
@@ -43,6 +44,10 @@ pub struct Keeper {
     pub max_header_size: usize,
     /// The bodies that are being received.
     pub bodies: Bodies,
+    /// What has come of those who wanted to read, and of connections.
+    pub handshakes: Failures,
+    /// What has come of requests that publish.
+    pub publishes: Failures,
     late: Arc<Sampled>,
     large: Arc<Sampled>,
     idle: Arc<Sampled>,
@@ -64,6 +69,8 @@ impl Keeper {
             idle_timeout: limits.idle_timeout,
             max_header_size: limits.max_header_size,
             bodies: Bodies::new(limits.max_body_size, limits.max_body_memory),
+            handshakes: Failures::default(),
+            publishes: Failures::default(),
             late: Sampled::new("request refused"),
             large: Sampled::new("request refused"),
             idle: Sampled::new("connection closed"),
@@ -91,6 +98,7 @@ impl Keeper {
     /// Notes a connection whose request has not come in time; if nothing of it has, the client is not told.
     pub fn log_late(&self, address: SocketAddr, is_told: bool) {
         let (status, reason) = Self::LATE;
+        self.handshakes.count(Failure::Late);
         match is_told {
             true => self.late.note(address, status.as_u16(), reason),
             false => self.late.note(address, None, "no request has come in time"),
@@ -101,6 +109,7 @@ impl Keeper {
     pub fn log_large(&self, address: SocketAddr) {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16();
         let reason = "the head of the request is too long";
+        self.handshakes.count(Failure::TooLarge);
         self.large.note(address, status, reason);
     }
 

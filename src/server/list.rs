@@ -14,15 +14,11 @@ use crate::auth::Right;
 use crate::endpoint::answer;
 use crate::endpoint::body;
 use crate::endpoint::page::{self, Index, Page, Stream};
-use crate::route::find::Place;
+use crate::route::part::{self, Part, Streams};
 use crate::route::served::Served;
 use crate::route::{Route, Routes};
 use crate::topology;
 use crate::topology::answer::Question;
-
-/// So many streams stand in a list if nothing else is asked for, and so many at most.
-const STREAMS: usize = 100;
-const MAX_STREAMS: usize = 1_000;
 
 /// The answer to a request for a list: of one route, or of all.
 pub async fn answer(
@@ -66,7 +62,7 @@ pub async fn answer(
         let may = |right, path: &str| who.may(right, path);
         let target = question
             .target()
-            .and_then(|target| self::of(routes, of, target));
+            .and_then(|target| part::at(routes, of, target));
         let target = target.filter(|stream| may(Right::Subscribe, stream.path()));
         let json = topology::answer::answer(routes, of, &question, target, &may).await;
         let json = json.map_err(|none| refusal(none.status, none.reason))?;
@@ -101,37 +97,22 @@ fn json_headers() -> HeaderMap {
     ])
 }
 
-/// Which part of a list is asked for: `?after=` and `?limit=`, or `?of=` for the one stream at a path.
+/// Which part of a list is asked for, or `?of=` for the one stream at a path.
 struct Wanted {
-    after: String,
-    limit: usize,
+    part: Part,
     of: Option<String>,
 }
 
 impl Wanted {
     fn of(request: &Parts) -> Result<Self, Refusal> {
-        let mut wanted = Self {
-            after: String::new(),
-            limit: STREAMS,
-            of: None,
-        };
         let query = request.uri.query().unwrap_or_default();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*name {
-                "after" => wanted.after = value.into_owned(),
-                "of" => wanted.of = Some(value.into_owned()),
-                "limit" => {
-                    let limit = value.parse().ok().filter(|limit| *limit > 0);
-                    let limit: usize = limit.ok_or(refusal(
-                        StatusCode::BAD_REQUEST,
-                        "?limit= is a number of streams, at least 1",
-                    ))?;
-                    wanted.limit = limit.min(MAX_STREAMS);
-                }
-                _ => {}
-            }
-        }
-        Ok(wanted)
+        let part = Part::of(query).map_err(|reason| refusal(StatusCode::BAD_REQUEST, reason))?;
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        let of = pairs.find(|(name, _)| name == "of");
+        Ok(Self {
+            part,
+            of: of.map(|(_, value)| value.into_owned()),
+        })
     }
 
     fn list(&self, routes: &Routes, of: Option<&Arc<Route>>, who: &Who, path: &str) -> Vec<u8> {
@@ -140,30 +121,16 @@ impl Wanted {
             None => routes.all(),
         };
         let may_see = |stream: &Served| who.may(Right::Subscribe, stream.path());
-        let mut streams: Vec<Arc<Served>> = match &self.of {
-            Some(target) => self::of(routes, of, target)
-                .filter(|stream| may_see(stream))
-                .into_iter()
-                .collect(),
-            // One more than wanted shows that there is more.
-            None => listed
-                .iter()
-                .flat_map(|route| {
-                    let behind = route.streams(&self.after);
-                    behind.filter(|stream| may_see(stream)).take(self.limit + 1)
-                })
-                .collect(),
+        let Streams { streams, next } = match &self.of {
+            Some(target) => Streams {
+                streams: part::at(routes, of, target)
+                    .filter(|stream| may_see(stream))
+                    .into_iter()
+                    .collect(),
+                next: None,
+            },
+            None => self.part.select(&listed, may_see),
         };
-        streams.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let has_more = streams.len() > self.limit;
-        streams.truncate(self.limit);
-        let next = streams.last().filter(|_| has_more).map(|last| {
-            let query = form_urlencoded::Serializer::new(String::new())
-                .append_pair("after", &last.name)
-                .append_pair("limit", &self.limit.to_string())
-                .finish();
-            format!("{path}?{query}")
-        });
         let on_demand = listed.iter().filter(|route| {
             let pattern = &route.policy.pattern;
             pattern.is_on_demand() && who.may_see(pattern)
@@ -182,25 +149,9 @@ impl Wanted {
             address: routes.address(),
             routes: on_demand.map(route).collect(),
             streams: streams.iter().map(|stream| entry(stream, who)).collect(),
-            next,
+            next: next.map(|query| format!("{path}?{query}")),
         };
         index.json()
-    }
-}
-
-/// The stream that a path, perhaps with a query, names, if it is there and of the `only` route that counts.
-fn of(routes: &Routes, only: Option<&Arc<Route>>, target: &str) -> Option<Arc<Served>> {
-    let (path, query) = match target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (target, None),
-    };
-    match routes.find(path, query) {
-        Ok(Some(Place::Stream(route, key)))
-            if only.is_none_or(|only| Arc::ptr_eq(only, &route)) =>
-        {
-            route.get(&key)
-        }
-        _ => None,
     }
 }
 

@@ -66,6 +66,17 @@ pub enum Kind {
     Body(Format, Bytes, Subscription),
 }
 
+impl Kind {
+    /// How events are carried.
+    pub fn transport(&self) -> &'static str {
+        match self {
+            Self::WebSocket(..) => Format::WebSocket.name(),
+            Self::Hop => Format::Hop.name(),
+            Self::Body(format, ..) => format.name(),
+        }
+    }
+}
+
 /// The connection that a request has come on.
 pub struct Context {
     /// What is served on it.
@@ -192,6 +203,10 @@ impl Context {
         };
         let mut outcome = granted.unwrap_or_else(|refusal| {
             let status = refusal.status;
+            match request.method {
+                Method::POST => self.keeper.publishes.count(status),
+                _ => self.keeper.handshakes.count(status),
+            }
             if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
                 let (method, path) = (&request.method, request.uri.path());
                 let reason = format!("{method} {path}: {}", refusal.reason);
@@ -208,6 +223,7 @@ impl Context {
     /// The answer to a request on an HTTP/2 connection for which there is no room.
     pub fn no_room(&self, no_room: NoRoom) -> Response<Body> {
         self.keeper.entrance.log(self.address, no_room);
+        self.keeper.handshakes.count(no_room);
         Refusal::from(no_room).into()
     }
 

@@ -17,6 +17,7 @@ use super::upstream::Upstream;
 use super::{Backoff, Destination};
 use crate::event::{EventId, Gap};
 use crate::shutdown::until_stopped;
+use crate::stream::Carrier;
 use crate::stream::merge::Inflow;
 use client::{Answer, Client, EVENT_STREAM_OR_NDJSON, NDJSON_OR_EVENT_STREAM};
 use decode::Item;
@@ -63,6 +64,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     async fn run(&mut self) {
         loop {
+            self.presence.tries();
             // In a box that is there meanwhile: connecting takes more room than being connected.
             let error = match Box::pin(self.client.open()).await {
                 Ok(Answer::NoContent) => {
@@ -71,6 +73,8 @@ impl Reading<'_> {
                 }
                 Ok(Answer::Stream(answer)) => {
                     self.presence.leads_to(answer.transport, answer.instance);
+                    let carrier = Carrier::of_transport(answer.transport);
+                    self.appender.inflow.comes_by(carrier);
                     self.presence.connected();
                     self.appender.inflow.up();
                     self.begin(answer.instance.is_some());

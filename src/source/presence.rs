@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 use super::Destination;
 use super::refusal::{Verdict, verdict};
 use crate::event::Origin;
+use crate::spans::Connecting;
 use crate::stream::via::Via;
 
 /// What has a name that may be shown to anyone: its [`Display`].
@@ -28,6 +29,8 @@ pub struct Presence {
     is_peer: bool,
     /// Whether it has turned out to be this stream.
     is_itself: bool,
+    /// How it is being reached, for traces.
+    connecting: Connecting,
 }
 
 impl Presence {
@@ -41,6 +44,12 @@ impl Presence {
         }
     }
 
+    /// An attempt to connect begins.
+    pub fn tries(&mut self) {
+        let (role, again) = (self.role(), self.was_connected);
+        self.connecting.attempt((role, &*self.named), again);
+    }
+
     /// Of what events are brought to.
     pub fn downstream<N: Named + 'static>(named: &Arc<N>) -> Self {
         Self {
@@ -52,6 +61,7 @@ impl Presence {
             on_demand: false,
             is_peer: false,
             is_itself: false,
+            connecting: Connecting::default(),
         }
     }
 
@@ -66,6 +76,7 @@ impl Presence {
 
     /// A handshake has shown how events come, and from which instance, if it is a wsevent.
     pub fn leads_to(&self, transport: &'static str, instance: Option<Origin>) {
+        self.connecting.leads_to(transport, instance);
         if let Some((via, number)) = &self.via {
             via.leads_to(*number, transport, instance);
         }
@@ -76,6 +87,7 @@ impl Presence {
         self.is_lost = false;
         self.is_itself = false;
         self.was_connected = true;
+        self.connecting.connected();
         if let Some((via, number)) = &self.via {
             via.connected(*number);
         }
@@ -87,6 +99,7 @@ impl Presence {
     pub fn is_itself(&mut self) {
         self.is_lost = false;
         self.was_connected = false;
+        self.connecting.connected();
         if let Some((via, number)) = &self.via {
             via.is_itself(*number);
         }
@@ -99,6 +112,8 @@ impl Presence {
     /// An attempt to connect has failed, or a connection has ended. What is wrong, in one line.
     pub fn lost(&mut self, error: &anyhow::Error) -> String {
         let reason = self.named.reason(error);
+        let (role, again) = (self.role(), self.was_connected);
+        self.connecting.lost((role, &*self.named), again, &reason);
         self.is_itself = false;
         // Another reason is news: there may be something to do about it now.
         let is_known = std::mem::replace(&mut self.last_reason, reason.clone()) == reason;

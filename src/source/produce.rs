@@ -7,7 +7,7 @@ use rand::RngExt;
 use tokio::time::{Instant, sleep_until};
 
 use crate::event::Payload;
-use crate::stream::EventLog;
+use crate::stream::{Carrier, EventLog, Way};
 
 /// What is appended at a stretch before other tasks get their turn, in bytes.
 const STRETCH: usize = 64 << 10;
@@ -64,7 +64,11 @@ impl Produce {
             }
             let line = self.line(number);
             stretch += EVENT_COST + line.len();
-            log.append(Payload::text(line));
+            log.append_by(
+                Way::default().by(Carrier::Produce),
+                Payload::text(line),
+                None,
+            );
         }
     }
 

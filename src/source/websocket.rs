@@ -31,6 +31,7 @@ use super::upstream::{CONNECT_TIMEOUT, Stream, Upstream, open_stream_at};
 use super::{Backoff, Destination};
 use crate::event::{Kind, Origin, Payload};
 use crate::shutdown::until_stopped;
+use crate::stream::Carrier;
 use crate::stream::join::PATIENCE;
 use crate::wire::comeback;
 use crate::wire::websocket::MAX_CONTROL_PAYLOAD;
@@ -111,6 +112,7 @@ pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: Cancellatio
     let mut offer = Offer::default();
     let mut reader = Reader::new(&to, upstream.max_message_size);
     loop {
+        presence.tries();
         // In a box that is there meanwhile: connecting takes more room than being connected.
         let mut connecting = Box::pin(offer.connect(&upstream));
         let connected = until_stopped(&stop, connecting.as_mut()).await;
@@ -134,6 +136,7 @@ pub async fn consume(upstream: Arc<Upstream>, to: Destination, stop: Cancellatio
             Ok(mut connected) => {
                 let transport = if connected.is_hop { "hop" } else { "websocket" };
                 presence.leads_to(transport, connected.instance);
+                to.inflow.comes_by(Carrier::of_transport(transport));
                 to.log.look_again();
                 let mut since = None;
                 let tell = || {

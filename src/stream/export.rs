@@ -11,7 +11,7 @@ use super::history::{Entry, History, Limits, Missed, cost};
 use super::rate::Rate;
 use super::retained::{self, Retain, Retained};
 use super::tapes::Tapes;
-use super::{EventLog, FIRST, Head, State, Subscription, places};
+use super::{EventLog, FIRST, Head, Received, State, Subscription, places};
 use crate::event::Origin;
 use crate::wire::Format;
 use std::sync::Mutex;
@@ -269,6 +269,8 @@ impl Import {
                 next_own: summary.next_own,
                 rate: Rate::begin_with(summary.events),
                 bytes: summary.bytes,
+                received: Received::default(),
+                gaps: 0,
                 sealed: false,
             }),
             head: Head::default(),

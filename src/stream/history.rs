@@ -5,8 +5,8 @@ mod missed;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Way;
 use super::places::{Known, Places};
+use super::{Carrier, Way};
 use crate::event::{Event, Gap};
 pub use missed::Missed;
 
@@ -26,12 +26,15 @@ pub struct Entry {
     pub link: Option<u16>,
     /// Whether that is a peer.
     pub is_from_peer: bool,
+    /// What has carried it here.
+    pub carrier: Carrier,
 }
 
 impl Entry {
     /// It has come this way.
     pub fn come(&mut self, way: Way) {
         (self.link, self.is_from_peer) = (way.link, way.is_from_peer);
+        self.carrier = way.carrier;
     }
 
     /// An event that is here since `now`.
@@ -42,6 +45,7 @@ impl Entry {
             since: now,
             link: None,
             is_from_peer: false,
+            carrier: Carrier::default(),
         }
     }
 }
@@ -55,6 +59,7 @@ impl From<Event> for Entry {
             gap: None,
             link: None,
             is_from_peer: false,
+            carrier: Carrier::default(),
         }
     }
 }
@@ -218,6 +223,11 @@ impl History {
             self.first += 1;
             self.has_let_go = true;
         }
+    }
+
+    /// What it holds, in bytes, as its bound counts them.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Its bounds.

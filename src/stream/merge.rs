@@ -16,7 +16,7 @@ pub mod foreign;
 pub mod row;
 pub mod rows;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{EventLog, Way};
+use super::{Carrier, EventLog, Way};
 use crate::event::{Event, EventId, Gap, NewEvent, Origin};
 use figures::Figures;
 use foreign::{Dedup, Foreign, Signs, Taken};
@@ -87,6 +87,8 @@ struct State {
 pub struct Inflow {
     merge: Arc<Merge>,
     way: Way,
+    /// What carries them at the moment: a [`Carrier`], by its place.
+    carrier: Arc<AtomicU8>,
     seat: Option<Arc<Seat>>,
 }
 
@@ -149,6 +151,7 @@ impl Merge {
                 is_from_peer,
                 ..Way::of(number)
             },
+            carrier: Arc::default(),
             seat,
         }
     }
@@ -269,6 +272,17 @@ impl Inflow {
         &self.merge.log
     }
 
+    /// A connection has been made, and this carries what comes from here on.
+    pub fn comes_by(&self, carrier: Carrier) {
+        self.carrier.store(carrier as u8, Ordering::Relaxed);
+    }
+
+    fn way(&self) -> Way {
+        let carrier = self.carrier.load(Ordering::Relaxed);
+        let carrier = Carrier::ALL.get(usize::from(carrier)).copied();
+        self.way.by(carrier.unwrap_or_default())
+    }
+
     /// Whether it comes from a peer.
     pub fn is_peer(&self) -> bool {
         self.way.is_from_peer
@@ -332,15 +346,15 @@ impl Inflow {
     pub fn relay(&self, event: Event, gap: Option<Gap>) {
         let (log, id) = (&self.merge.log, event.id);
         let Some(seat) = &self.seat else {
-            log.relay_by(self.way, event, gap);
+            log.relay_by(self.way(), event, gap);
             return;
         };
-        let (link, now) = ((seat.link, self.way), Instant::now());
+        let (link, now) = ((seat.link, self.way()), Instant::now());
         let copy = self.is_for_peers().then(|| (event.clone(), gap.clone()));
         let is_new = self.with(|state, _| {
             let is_new = state.rows.relay(log, link, event, gap, now);
             if let Some((event, gap)) = copy.filter(|_| !is_new) {
-                log.relay_to_peers(self.way, event, gap);
+                log.relay_to_peers(self.way(), event, gap);
             }
             is_new
         });
@@ -373,10 +387,10 @@ impl Inflow {
         let several = self.merge.several.as_ref();
         let signs = several.and_then(|several| several.signs.as_ref());
         let (Some(signs), Some(seat)) = (signs, &self.seat) else {
-            return Some(log.append_by(self.way, event, gap));
+            return Some(log.append_by(self.way(), event, gap));
         };
         let sign = signs.of(&event);
-        let way = (seat.link, self.way);
+        let way = (seat.link, self.way());
         let taken = self
             .with_foreign(|foreign, _| foreign.take(log, way, (event, sign), gap, now))
             .unwrap_or(Taken::Held);
@@ -398,9 +412,9 @@ impl Inflow {
         }
         let backfill = || {
             if let Some(local) = self.merge.log.own_local().filter(|_| !self.is_peer()) {
-                local.backfill_by(self.way, past.iter().cloned());
+                local.backfill_by(self.way(), past.iter().cloned());
             }
-            self.merge.log.backfill_by(self.way, past.iter().cloned());
+            self.merge.log.backfill_by(self.way(), past.iter().cloned());
         };
         self.around(backfill);
     }

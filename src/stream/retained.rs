@@ -15,8 +15,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::FIRST;
 use super::history::{Entry, cost};
+use super::{Amount, FIRST};
 use crate::event::Event;
 use key::KeySource;
 
@@ -76,6 +76,14 @@ impl Retained {
     /// The bound on what is kept, in bytes.
     pub fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// What is kept: how many keys have a value, and the bytes of all, with what is counted for each.
+    pub fn amount(&self) -> Amount {
+        Amount {
+            events: (self.events.len() - self.deleted.len()) as u64,
+            bytes: self.bytes as u64,
+        }
     }
 
     /// Keeps at most `limit` bytes.

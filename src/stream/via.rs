@@ -110,6 +110,10 @@ pub struct Upstream {
     met: Met,
     /// What is counted of it, if it is one of several.
     figures: Option<Arc<Figures>>,
+    /// How often there has been a connection.
+    pub connects: u64,
+    /// How often an attempt to connect has failed, or a connection has ended.
+    pub failures: u64,
 }
 
 /// What a source has to know of its upstream when it goes on, in this process or in another.
@@ -340,6 +344,8 @@ impl Via {
                 was_connected: upstream.was_connected,
                 // What has been counted stays counted.
                 figures: upstream.figures.take(),
+                connects: upstream.connects,
+                failures: upstream.failures,
                 ..Upstream::default()
             };
         });
@@ -376,6 +382,7 @@ impl Via {
     pub fn connected(&self, source: usize) {
         self.change(source, |upstream| {
             upstream.connected = true;
+            upstream.connects += 1;
             upstream.is_itself = false;
             upstream.was_connected = true;
             upstream.has_failed = false;
@@ -396,6 +403,7 @@ impl Via {
             upstream.is_itself = false;
             upstream.is_behind = false;
             upstream.has_failed = true;
+            upstream.failures += 1;
             let before = upstream.refusal.take();
             upstream.refusal = refused.map(|(status, reason)| Refusal {
                 status,

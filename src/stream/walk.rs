@@ -50,6 +50,8 @@ pub struct Ended {
     pub notice: Vec<u8>,
     /// So many events were not given.
     pub merged: u64,
+    /// Whether some may have been lost that nothing has replaced, which the notice says.
+    pub has_lost: bool,
 }
 
 /// An event to be encoded once the log is not locked any more.
@@ -175,6 +177,7 @@ impl Walk {
                 return Ended {
                     notice: end.into(),
                     merged: 0,
+                    has_lost: false,
                 };
             }
             What::Changes {
@@ -205,7 +208,11 @@ impl Walk {
             };
             format.encode_merged(&merged, &mut notice);
         }
-        Ended { notice, merged }
+        Ended {
+            notice,
+            merged,
+            has_lost,
+        }
     }
 }
 

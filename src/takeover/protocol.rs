@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Event, EventId, Gap, Kind, Labels, Payload};
 use crate::route::Shape;
 use crate::source::publish::Names;
+use crate::stream::Carrier;
 use crate::stream::export::{Numbered, Summary};
 use crate::stream::history::Entry;
 use crate::stream::via::Met;
@@ -159,6 +160,7 @@ impl Moved {
                     since,
                     link: _,
                     is_from_peer,
+                    carrier: _,
                 },
             is_held,
         } = numbered;
@@ -218,6 +220,7 @@ impl Moved {
                 // The numbers of sources are others now.
                 link: None,
                 is_from_peer: self.peer,
+                carrier: Carrier::default(),
             },
             is_held: !self.kept,
         })

@@ -67,6 +67,14 @@ impl Question {
         pairs().any(|pair| asks(&pair)).then(|| Self::parse(query))
     }
 
+    /// The question for the topology, whatever else is in a query: of the stream that it names with `of`, or of all.
+    pub fn of_topology(query: &str) -> Result<Self, &'static str> {
+        Ok(Self {
+            event: None,
+            ..Self::parse(query)?
+        })
+    }
+
     fn parse(query: &str) -> Result<Self, &'static str> {
         let first = |wanted: &str| {
             let mut pairs = form_urlencoded::parse(query.as_bytes());
@@ -134,6 +142,21 @@ pub async fn answer(
         let legs = super::trace::legs(routes, &stream, event, question).await;
         return Ok(json(&legs));
     }
+    let topology = told_to(routes, only, question, target, may).await;
+    Ok(bounded(Told {
+        instance: routes.instance().to_string(),
+        topology,
+    }))
+}
+
+/// The topology that a question asks for, as [`answer`] tells it.
+pub async fn told_to(
+    routes: &Routes,
+    only: Option<&Arc<Route>>,
+    question: &Question,
+    target: Option<Arc<Served>>,
+    may: May<'_>,
+) -> Topology {
     let streams: Vec<_> = match (&question.of, only) {
         (Some(_), _) => target.into_iter().collect(),
         (None, only) => {
@@ -155,10 +178,7 @@ pub async fn answer(
     if told.len() < streams.len() {
         topology.is_too_large();
     }
-    Ok(bounded(Told {
-        instance: routes.instance().to_string(),
-        topology,
-    }))
+    topology
 }
 
 fn json(value: &impl serde::Serialize) -> Vec<u8> {

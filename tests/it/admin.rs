@@ -1,6 +1,8 @@
 //! The address for those who run a hop: does it live, is it ready, and its figures.
 
+mod dashboard;
 mod metrics;
+mod streams;
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -83,11 +85,18 @@ async fn wrong_requests_are_answered() {
     for path in ["/", "/-/", "/-/live/", "/-/nothing", "/metrics"] {
         let (head, body) = client.get(path, &[]).await;
         assert_eq!(head.status, 404, "{path}");
-        let all = "there is nothing at this path; what there is: /-/live /-/ready /-/metrics /-/version\n";
+        let all = "there is nothing at this path; what there is: /-/live /-/ready /-/metrics /-/streams /-/topology /-/version\n";
         assert_eq!(body, all, "{path}");
     }
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
-        for path in ["/-/live", "/-/ready", "/-/metrics", "/-/version"] {
+        for path in [
+            "/-/live",
+            "/-/ready",
+            "/-/metrics",
+            "/-/streams",
+            "/-/topology",
+            "/-/version",
+        ] {
             let line = format!("{method} {path} HTTP/1.1");
             client.send(request(&line, &[("Host", "localhost")])).await;
             let head = client.head().await;

@@ -49,7 +49,9 @@ async fn flags_of(args: &[&str]) -> Flags {
             flag.default = Some(default.to_owned());
         }
     }
-    flags.retain(|name, _| !["--help", "--version"].contains(&name.as_str()));
+    // That is there with the feature otel only; the README has words about it elsewhere.
+    let others = ["--help", "--version", "--otlp-endpoint"];
+    flags.retain(|name, _| !others.contains(&name.as_str()));
     assert!(!flags.is_empty(), "{help}");
     flags
 }

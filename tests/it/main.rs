@@ -43,4 +43,6 @@ mod tls;
 mod tls_server;
 mod topology;
 mod trace;
+#[cfg(feature = "otel")]
+mod traces;
 mod upstream;

@@ -17,10 +17,10 @@ use super::moving::{Collector, Position};
 use super::socket::Socket;
 use super::{Audience, Farewell, Overload, PASSED_BY};
 use crate::listen::streams::Counted;
-use crate::stream::Subscription;
 use crate::stream::cursor::Cursor;
 use crate::stream::tape::{Chunk, Pending, TapeReader};
 use crate::stream::walk::Walk;
+use crate::stream::{Amount, Subscription};
 use crate::wire::Format;
 
 /// A subscriber that has fallen out of history in the middle of a frame gets the rest of that frame and a Close, if
@@ -114,6 +114,23 @@ pub enum Mode {
     Parked,
     /// Its own task always writes, and wants to be woken by events.
     Own,
+}
+
+/// What a subscriber has been given at a moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Given {
+    events: u64,
+    bytes: u64,
+}
+
+impl Given {
+    /// What it has been given from there to here.
+    pub fn since(self, before: Self) -> Amount {
+        Amount {
+            events: self.events.saturating_sub(before.events),
+            bytes: self.bytes - before.bytes,
+        }
+    }
 }
 
 /// A place in one of the driver's lists.
@@ -368,19 +385,22 @@ impl Connection {
                 Pending::Evicted => match audience.overload() {
                     Overload::Conflate => {
                         let Some((cursor, walk)) = audience.catch_up(writer.cursor, true) else {
-                            writer.end(audience.format, CloseCode::Again, PASSED_BY);
+                            writer.end_passed(audience);
                             continue;
                         };
+                        audience.overloaded(Overload::Conflate);
                         writer.go(cursor, walk);
                     }
-                    Overload::Disconnect => {
-                        writer.end(audience.format, CloseCode::Again, PASSED_BY);
-                    }
+                    Overload::Disconnect => writer.end_passed(audience),
                     Overload::Skip => {
                         let from = writer.cursor.index;
                         let (cursor, gap) = audience.log.skip(audience.format, from);
                         let mut notice = Vec::new();
                         audience.format.encode_gap(&gap, &mut notice);
+                        audience.overloaded(Overload::Skip);
+                        audience.told_gap();
+                        // What it has not been given.
+                        writer.walked -= cursor.index.saturating_sub(from) as i64;
                         writer.cursor = cursor;
                         writer.passed = false;
                         writer.rest = notice.into();
@@ -425,6 +445,7 @@ impl Connection {
         if newest.saturating_sub(writer.cursor.position) > LONGEST_TURN
             && let Some((cursor, walk)) = audience.catch_up(writer.cursor, false)
         {
+            audience.overloaded(Overload::Conflate);
             writer.go(cursor, walk);
         }
     }
@@ -465,6 +486,9 @@ fn write_walk(
     let Some(piece) = walk.next(&audience.log, audience.format, PIECE) else {
         let ended = writer.walk.take()?.end(&audience.log, audience.format);
         writer.merged += ended.merged;
+        if ended.has_lost {
+            audience.told_gap();
+        }
         writer.rest = ended.notice.into();
         return None;
     };
@@ -503,6 +527,22 @@ impl Writer {
     /// How many events it has been given, if its tape began with the one numbered `first`.
     fn events(&self, first: u64) -> u64 {
         (self.cursor.index - first).saturating_add_signed(self.walked)
+    }
+
+    /// It has fallen out of history, and that is how this is dealt with.
+    fn end_passed(&mut self, audience: &Audience) {
+        if self.ending.is_none() {
+            audience.overloaded(Overload::Disconnect);
+        }
+        self.end(audience.format, CloseCode::Again, PASSED_BY);
+    }
+
+    /// What it has been given, and more by what was before it came: differences are what counts.
+    pub fn given(&self) -> Given {
+        Given {
+            events: self.events(0),
+            bytes: self.sent,
+        }
     }
 
     /// What comes next from the tape.
@@ -604,7 +644,7 @@ impl Writer {
         if self.rest.len() <= MAX_KEPT_REST {
             self.rest = Bytes::copy_from_slice(&self.rest);
             match audience.overload() {
-                Overload::Disconnect => self.end(audience.format, CloseCode::Again, PASSED_BY),
+                Overload::Disconnect => self.end_passed(audience),
                 Overload::Skip | Overload::Conflate => {
                     self.passed = true;
                     return false;
@@ -612,6 +652,7 @@ impl Writer {
             }
         } else {
             // In the middle of a large frame there is no way to say why.
+            audience.overloaded(Overload::Disconnect);
             self.rest = Bytes::new();
             self.ending = Some(Box::new(Ending {
                 code: NO_CLOSE,

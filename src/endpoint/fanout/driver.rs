@@ -26,8 +26,9 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 use tokio::task::{unconstrained, yield_now};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::WaitForCancellationFuture;
 use tokio_util::task::TaskTracker;
@@ -35,6 +36,9 @@ use tokio_util::task::TaskTracker;
 use super::connection::{Connection, Mode, Progress, Slot};
 use super::moving::Collector;
 use super::{Audience, Ender, Farewell, YOUNGEST};
+use crate::endpoint::lag::Lag;
+use crate::endpoint::subscribers::Sent;
+use crate::stream::Amount;
 use crate::stream::tape::{Changes, Chunk, TapeReader};
 
 /// A shard's clock ticks this often in a ping interval: how exactly pings and silence are timed.
@@ -45,6 +49,9 @@ const TICKS_PER_AGE: u32 = 100;
 
 /// After so many writes the walk lets other tasks of its thread run: reading, accepting, and the sources.
 const WRITES_PER_TURN: usize = 256;
+
+/// A driver that does not say for so long how far its subscribers are behind is not waited for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The bounds of the pause after a walk that did not keep up: what the runtime's timers can do, and what nobody notices.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
@@ -61,6 +68,8 @@ pub struct Shard {
     tick_length: Duration,
     ticks_per_ping: u32,
     stopping: AtomicBool,
+    /// What its subscribers have been sent.
+    sent: Sent,
     tasks: TaskTracker,
     ender: Ender,
 }
@@ -79,6 +88,8 @@ enum Command {
     Drain,
     /// All are to be let go of by their own tasks.
     Hold(Collector),
+    /// Somebody wants to know how far they are behind.
+    Lag(oneshot::Sender<Lag>),
 }
 
 impl Shard {
@@ -97,6 +108,7 @@ impl Shard {
             tick_length,
             ticks_per_ping: ticks(interval, tick_length),
             stopping: AtomicBool::new(false),
+            sent: Sent::default(),
             tasks,
             ender,
         })
@@ -105,6 +117,31 @@ impl Shard {
     /// What it is a share of.
     pub fn audience(&self) -> &Audience {
         &self.audience
+    }
+
+    /// What its subscribers have been sent. The driver counts for itself, and adds that up now and then.
+    pub fn sent(&self) -> &Sent {
+        &self.sent
+    }
+
+    /// How far its subscribers are behind.
+    pub async fn lag(&self) -> Lag {
+        let (answer, lag) = oneshot::channel();
+        if !self.asks(answer) {
+            return Lag::default();
+        }
+        let lag = timeout(LOOK, lag).await;
+        lag.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Whether there is a driver that answers: without one there are no subscribers, and nobody would look into the inbox.
+    fn asks(&self, answer: oneshot::Sender<Lag>) -> bool {
+        let mut inbox = self.lock();
+        if inbox.driven {
+            inbox.commands.push(Command::Lag(answer));
+            self.driver.wake();
+        }
+        inbox.driven
     }
 
     /// The shard's clock: counts up [`TICKS_PER_PING`] times in a ping interval, or more often where connections have an age.
@@ -232,6 +269,8 @@ struct Driver {
     writes: usize,
     /// Where on the tape the last write was.
     chunk: Option<Arc<Chunk>>,
+    /// What has been sent since that was added up.
+    sent: Amount,
 }
 
 /// What a driver has to do next.
@@ -311,6 +350,7 @@ impl Driver {
             departures: Vec::new(),
             writes: 0,
             chunk: None,
+            sent: Amount::default(),
         }
     }
 
@@ -319,6 +359,8 @@ impl Driver {
         let shard = self.shard.clone();
         let mut stop = pin!(shard.ender.token().cancelled());
         while self.empty_inbox() {
+            // Whatever has been written since: one addition for a walk, and none for a subscriber.
+            self.shard.sent.add(mem::take(&mut self.sent));
             match self.next(stop.as_mut()).await {
                 Next::Stop => self.stop(),
                 Next::Tick => {
@@ -405,6 +447,8 @@ impl Driver {
                     Command::Leave(connection) => drop(self.remove(&connection)),
                     Command::Drain => self.plan_departures(),
                     Command::Hold(collector) => self.hold(&collector),
+                    // Who asks may not wait any more.
+                    Command::Lag(answer) => drop(answer.send(self.lag())),
                 }
             }
         }
@@ -489,6 +533,20 @@ impl Driver {
             .set(departure.map_or(pulse, |moment| moment.min(pulse)));
     }
 
+    /// How far those are behind that are not just being written to.
+    fn lag(&self) -> Lag {
+        let newest = self.tape.newest();
+        let others = self.parked.iter().chain(&self.own);
+        let lags = others.map(|connection| {
+            let writer = connection.lock();
+            match writer.is_ending() {
+                true => Lag::default(),
+                false => Lag::of(writer.cursor(), newest),
+            }
+        });
+        lags.sum()
+    }
+
     fn hold(&self, collector: &Collector) {
         for connection in self.all().filter(|it| !it.writes_itself()) {
             connection.hold(collector.clone());
@@ -527,7 +585,9 @@ impl Driver {
         if !waits || writer.mode != Mode::Driven {
             return;
         }
+        let before = writer.given();
         let progress = connection.write(&mut writer, &mut self.chunk, &self.shard.audience);
+        self.sent += writer.given().since(before);
         match progress {
             Progress::CaughtUp => {
                 drop(writer);
@@ -588,7 +648,10 @@ impl Driver {
         let connection = &self.driven[index];
         let mut writer = connection.lock();
         if writer.mode == Mode::Driven {
-            match connection.write(&mut writer, &mut self.chunk, &self.shard.audience) {
+            let before = writer.given();
+            let progress = connection.write(&mut writer, &mut self.chunk, &self.shard.audience);
+            self.sent += writer.given().since(before);
+            match progress {
                 Progress::CaughtUp => return true,
                 Progress::Behind => {
                     if !mem::replace(&mut writer.queued, true) {

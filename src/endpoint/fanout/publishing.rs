@@ -9,6 +9,7 @@ use super::connection::Connection;
 use crate::bus::outbox::{NotTaken, Outbox};
 use crate::event::{Labels, Payload};
 use crate::listen::rate::Bucket;
+use crate::stream::{Carrier, Way};
 
 /// A client that may publish.
 pub struct Publishing {
@@ -50,7 +51,8 @@ impl Publishing {
         let event = self.labels.event(payload);
         let format = audience.format;
         let Some(outbox) = &self.outbox else {
-            if audience.log.offer(vec![event]).is_err() {
+            let way = Way::default().by(Carrier::WebSocket);
+            if audience.log.offer(way, vec![event]).is_err() {
                 let reason = "this instance is being replaced: what was sent last is lost";
                 connection.lock().end(format, CloseCode::Restart, reason);
                 connection.task.wake();

@@ -65,10 +65,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Solo<S> {
                 }
             };
             // Of one that was not blocked, what goes out may be no more than a ping.
-            let (was_blocked, sent) = (writer.mode == Mode::Parked, writer.sent());
+            let (was_blocked, before) = (writer.mode == Mode::Parked, writer.given());
             let progress =
                 connection.write_with(&mut writer, &mut chunk, shard.audience(), try_write);
-            if was_blocked && writer.sent() > sent {
+            let sent = writer.given().since(before);
+            shard.sent().add(sent);
+            if was_blocked && sent.bytes > 0 {
                 // It takes what it is sent, so it lives, though a ping may be stuck behind what is on its way.
                 connection.set_heard(shard.tick());
             }

@@ -288,7 +288,10 @@ impl Subscriber {
                 self.shard.unpark(connection.clone());
                 break;
             }
-            match connection.write(&mut writer, &mut chunk, self.shard.audience()) {
+            let before = writer.given();
+            let progress = connection.write(&mut writer, &mut chunk, self.shard.audience());
+            self.shard.sent().add(writer.given().since(before));
+            match progress {
                 Progress::CaughtUp | Progress::Behind => break,
                 Progress::Blocked => writer.mode = Mode::Parked,
                 Progress::Closed if writer.is_ending_by_client() => return ControlFlow::Break(()),

@@ -7,7 +7,7 @@ use hyper::StatusCode;
 use super::Refused;
 use crate::bus::outbox::{NotTaken, Outbox};
 use crate::event::{EventId, NewEvent};
-use crate::stream::{EventLog, Sealed};
+use crate::stream::{Carrier, EventLog, Sealed, Way};
 
 /// After so many seconds a bus that is away may be back.
 const RETRY_AFTER: u64 = 2;
@@ -25,7 +25,9 @@ impl Sink {
     /// Takes events in a row, with nothing between them from here. Their ids, once they are in the log, or once the bus has them.
     pub async fn append_all(&self, events: Vec<NewEvent>) -> Result<Vec<EventId>, Refused> {
         match self {
-            Self::Log(log) => log.offer(events).map_err(|Sealed| replaced()),
+            Self::Log(log) => log
+                .offer(Way::default().by(Carrier::Post), events)
+                .map_err(|Sealed| replaced()),
             Self::Bus(_) if events.is_empty() => Ok(Vec::new()),
             Self::Bus(outbox) => outbox.publish(events).await.map_err(refused),
         }

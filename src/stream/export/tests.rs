@@ -191,10 +191,13 @@ fn the_last_of_each_key_comes_along() {
 fn a_sealed_log_takes_nothing_that_can_be_refused() {
     let log = EventLog::new(1 << 20);
     log.seal();
-    assert_eq!(log.offer(vec![Payload::text("x").into()]), Err(Sealed));
+    assert_eq!(
+        log.offer(Way::default(), vec![Payload::text("x").into()]),
+        Err(Sealed)
+    );
     assert_eq!(log.figures().events, 0);
     log.unseal();
-    let ids = log.offer(vec![Payload::text("x").into()]);
+    let ids = log.offer(Way::default(), vec![Payload::text("x").into()]);
     assert_eq!(ids.map(|ids| ids.len()), Ok(1));
 }
 

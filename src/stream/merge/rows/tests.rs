@@ -39,7 +39,7 @@ impl Scene {
     fn bring(&mut self, link: LinkId, id: EventId, gap: Option<Gap>) {
         let way = Way {
             link: Some(link as u16),
-            is_from_peer: false,
+            ..Way::default()
         };
         let (event, now) = (event(id), self.now);
         self.rows.relay(&self.log, (link, way), event, gap, now);
