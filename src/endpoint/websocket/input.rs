@@ -91,6 +91,8 @@ impl Input {
         mut publish: Result<impl FnMut(Payload), Unheard>,
     ) -> Result<(), End> {
         let max_message_size = self.max_message_size;
+        // A ping may come alone in the middle of a message, and what belongs to a message may look like one.
+        let leaves_nothing = self.is_between_messages() && is_whole_control_frames(bytes);
         let mut parser = self.parser.take().unwrap_or_else(|| {
             let config = WebSocketConfig::default()
                 .read_buffer_size(READ_BUFFER)
@@ -103,8 +105,6 @@ impl Input {
                 context: WebSocketContext::new(Role::Server, Some(config)),
             })
         });
-        // Without a parser that waits for more, the bytes begin at a frame boundary.
-        let leaves_nothing = self.parser.is_none() && is_whole_control_frames(bytes);
         let (good, wrong) = parser.check.take(bytes);
         let mut wire = Wire {
             input: &bytes[..good],
@@ -295,6 +295,30 @@ mod tests {
             .take(&ping[..5], &mut vec![], NOBODY)
             .expect("half a ping too");
         assert!(input.parser.is_some());
+    }
+
+    #[test]
+    fn a_ping_alone_in_the_middle_of_a_message_leaves_that_as_it_is() {
+        let (mut input, mut taken) = (Input::new(MAX), vec![]);
+        let ping = frame(0x89, b"ping");
+        let whole = frame(0x82, &ping);
+        let (begin, end) = whole.split_at(whole.len() - ping.len());
+        for read in [
+            &frame(0x01, b"two ")[..],
+            &ping,
+            &frame(0x80, b"halves"),
+            begin,
+            end,
+        ] {
+            let take = |payload| taken.push(payload);
+            assert_eq!(input.take(read, &mut vec![], Ok(take)), Ok(()));
+        }
+        let expected = [Payload::text("two halves"), Payload::binary(ping.clone())];
+        assert_eq!(taken, expected);
+        // As before, nothing is kept once a ping has come between messages.
+        assert!(input.parser.is_some());
+        assert_eq!(input.take(&ping, &mut vec![], NOBODY), Ok(()));
+        assert!(input.parser.is_none());
     }
 
     #[test]
