@@ -17,7 +17,7 @@ enum Result {
 /// answered is whole frames. The first byte says how long a message may be, and who is heard.
 pub fn client_frames(input: &[u8]) {
     let (options, input) = option(input);
-    let limit = [0, 10, 125, 2_000][usize::from(options & 3)];
+    let limit = [0, 10, 2_000, 100_000][usize::from(options & 3)];
     let hears = [Ok(()), Err(Unheard::Nobody), Err(Unheard::WithoutRight)];
     let hears = hears[usize::from(options >> 2) % hears.len()];
     Reads::of(input).each_way(|reads| {
@@ -41,13 +41,16 @@ pub fn client_frames(input: &[u8]) {
                 between: input.is_between_messages(),
             },
             Some(End::Closed { code }) => Result::Closed(code),
+            // Which of two things that are wrong is seen first depends on what has come: a message at all, or what is wrong with it.
+            Some(End::Violation { .. }) if hears.is_err() => Result::Violation(0),
             Some(End::Violation { code, reason }) => {
                 assert!(!reason.contains(char::is_control), "{reason:?}");
-                // By contract they are worth nothing then.
-                replies.clear();
                 Result::Violation(code.into())
             }
         };
+        let is_wrong = matches!(result, Result::Violation(_));
+        // By contract they are worth nothing then.
+        let replies = if is_wrong { vec![] } else { replies };
         if !replies.is_empty() {
             let (end, _) = boundary_at_or_after(&replies, replies.len());
             assert_eq!(end, replies.len(), "half a frame is sent");

@@ -41,7 +41,7 @@ pub struct Keeper {
     pub idle_timeout: Duration,
     /// As [`Limits::max_header_size`].
     pub max_header_size: usize,
-    /// The bodies that are being received.
+    /// The bodies that are being received; messages share their memory.
     pub bodies: Bodies,
     late: Arc<Sampled>,
     large: Arc<Sampled>,
