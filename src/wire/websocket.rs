@@ -140,12 +140,7 @@ impl HeaderCheck {
         self.skip == 0 && self.have == 0 && !self.in_message
     }
 
-    /// Whether a message has begun and has not ended; control frames are none.
-    pub fn is_in_message(&self) -> bool {
-        self.in_message || (self.skip > 0 && self.header[0] & 0x08 == 0)
-    }
-
-    /// So many bytes of that message have come, or a few more.
+    /// So many bytes of a message that has not ended have come, or a few more; control frames are none.
     pub fn unfinished(&self) -> u64 {
         match self.header[0] & 0x08 {
             0 => self

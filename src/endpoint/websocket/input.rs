@@ -94,7 +94,7 @@ impl Input {
 
     /// Takes in what has been read from the socket. Encoded replies (pongs, the answer to a Close) are added to
     /// `replies`; with [`End::Violation`] they are worth nothing. Messages go to `publish`, in order; from those who
-    /// are unheard they are a violation as soon as they begin.
+    /// are unheard they are a violation, and not much of one is kept to find that out.
     pub fn take(
         &mut self,
         bytes: &[u8],
@@ -129,6 +129,7 @@ impl Input {
             }
             None => (good, wrong),
         };
+        let is_much = begun.is_some() || parser.check.unfinished() > LONGEST_HANDED_ON;
         let before = match ready {
             0 => vec![],
             _ => std::mem::take(&mut parser.held),
@@ -154,7 +155,7 @@ impl Input {
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     break match (wrong, &publish) {
                         (Some(wrong), _) => Err(violation(CloseCode::Protocol, wrong)),
-                        (None, Err(unheard)) if parser.check.is_in_message() => Err(unheard.end()),
+                        (None, Err(unheard)) if is_much => Err(unheard.end()),
                         (None, _) => Ok(()),
                     };
                 }
@@ -395,12 +396,25 @@ mod tests {
     }
 
     #[test]
-    fn of_who_is_not_heard_nothing_is_kept() {
-        let begun = &frame(0x82, &[0; 200])[..9];
-        let (_, end) = feed(begun, begun.len());
+    fn of_who_is_not_heard_little_is_kept() {
+        let unheard = Err(Unheard::Nobody);
+        let mut begun = vec![0x82, 0xFE];
+        begun.extend(60_000u16.to_be_bytes());
+        let mut input = Input::new(1 << 20);
+        let end = input.take(&begun, &mut vec![], unheard as Result<fn(_), _>);
         assert_eq!(end, Err(Unheard::Nobody.end()));
-        let fragment = frame(0x01, b"");
-        assert_eq!(feed(&fragment, 3).1, Err(Unheard::Nobody.end()));
+        let mut input = Input::new(1 << 20);
+        let fragments = [frame(0x01, b"x"), frame(0x00, &[b'x'; 1_000]).repeat(3)].concat();
+        let mut come = 0;
+        let end = loop {
+            let fragment = &fragments[come..(come + 500).min(fragments.len())];
+            come += fragment.len();
+            match input.take(fragment, &mut vec![], unheard as Result<fn(_), _>) {
+                Ok(()) => assert!(input.unfinished() as u64 <= LONGEST_HANDED_ON),
+                Err(end) => break end,
+            }
+        };
+        assert_eq!(end, Unheard::Nobody.end());
     }
 
     #[test]
