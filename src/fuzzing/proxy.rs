@@ -23,8 +23,11 @@ pub fn proxy_requests(input: &[u8]) {
             held.drain(..len);
             passed += len;
             match stop {
-                // How much of what is broken has passed depends on how much of it has come.
-                Some(Stop::Body(reason)) => return (None, Some(reason)),
+                // How much of what is broken has passed depends on how much of it has come, and so does which of its flaws is seen.
+                Some(Stop::Body(reason)) => {
+                    assert!(!reason.contains('\n'), "{reason:?}");
+                    return (None, Some("a broken body"));
+                }
                 // When it is seen, and what of all that is wrong, depends on that as well; that it does not pass does not.
                 Some(Stop::Head(status, reason)) => {
                     assert!(status.is_client_error() || status.is_server_error());

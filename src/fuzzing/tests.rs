@@ -1,8 +1,12 @@
-//! All seeds through all bodies, and that each target has what belongs to it.
+//! All seeds through all bodies, and what is nearly like them; and that each target has what belongs to it.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::panic;
 use std::path::{Path, PathBuf};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use super::{Body, TARGETS};
 
@@ -29,8 +33,51 @@ fn names(folder: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// Each input that is kept, and, where `cuts` says so, each beginning of it.
-fn run(target: &str, cuts: bool) {
+/// What inputs are often about: other lengths, kinds and ends.
+const TELLING: [&[u8]; 12] = [
+    b"\0",
+    b"\n",
+    b"\r\n",
+    b"\xff",
+    b"\x7f",
+    b"%",
+    b"\"",
+    b"{",
+    b",",
+    b"0",
+    b"18446744073709551615",
+    b"\xc3",
+];
+
+/// An input that is nearly this one.
+fn mangled(input: &[u8], random: &mut StdRng) -> Vec<u8> {
+    let mut mangled = input.to_vec();
+    for _ in 0..random.random_range(1..5) {
+        let at = random.random_range(0..=mangled.len());
+        let end = (at + random.random_range(1..9)).min(mangled.len());
+        match random.random_range(0..6) {
+            0 if at < mangled.len() => mangled[at] ^= 1 << random.random_range(0..8),
+            1 if at < mangled.len() => mangled[at] = random.random(),
+            2 => drop(mangled.drain(at..end)),
+            3 => {
+                let again = mangled[at..end].to_vec();
+                mangled.splice(at..at, again);
+            }
+            4 => mangled.truncate(at),
+            _ => {
+                let telling = TELLING[random.random_range(0..TELLING.len())];
+                mangled.splice(at..at, telling.iter().copied());
+            }
+        }
+    }
+    mangled
+}
+
+/// Each input that is kept; where `cuts` says so, each beginning of it; and so many that are nearly the same, or as many times that as
+/// the variable `WSEVENT_FUZZ_TIMES` says.
+fn run(target: &str, cuts: bool, rounds: usize) {
+    let times = std::env::var("WSEVENT_FUZZ_TIMES");
+    let times: usize = times.map_or(1, |times| times.parse().expect("a number"));
     let body: Body = TARGETS
         .iter()
         .find(|(name, _)| *name == target)
@@ -47,15 +94,23 @@ fn run(target: &str, cuts: bool) {
         if cuts && input.len() <= LONGEST_CUT {
             (0..input.len()).for_each(|end| body(&input[..end]));
         }
+        for round in 0..rounds * times {
+            let mangled = mangled(&input, &mut StdRng::seed_from_u64(round as u64));
+            let result = panic::catch_unwind(|| body(&mangled));
+            if let Err(panic) = result {
+                eprintln!("in round {round}: {}", mangled.escape_ascii());
+                panic::resume_unwind(panic);
+            }
+        }
     }
 }
 
 macro_rules! seeds {
-    ($($target:ident $cuts:literal),* $(,)?) => {
+    ($($target:ident $cuts:literal $rounds:literal),* $(,)?) => {
         $(
             #[test]
             fn $target() {
-                run(stringify!($target), $cuts);
+                run(stringify!($target), $cuts, $rounds);
             }
         )*
 
@@ -64,28 +119,28 @@ macro_rules! seeds {
 }
 
 seeds! {
-    client_frames true,
-    config false,
-    figure true,
-    hop_messages true,
+    client_frames true 200,
+    config false 2,
+    figure true 200,
+    hop_messages true 200,
     // Each is a server of its own.
-    http false,
-    jwt true,
-    ndjson true,
-    paths true,
-    proxy_header false,
-    proxy_requests true,
-    proxy_tunnel true,
-    published true,
-    sse true,
-    token_file true,
-    topology true,
+    http false 2,
+    jwt true 200,
+    ndjson true 200,
+    paths true 200,
+    proxy_header false 20,
+    proxy_requests true 200,
+    proxy_tunnel true 200,
+    published true 200,
+    sse true 200,
+    token_file true 200,
+    topology true 200,
 }
 
 #[cfg(feature = "zeromq")]
 #[test]
 fn zmtp() {
-    run("zmtp", true);
+    run("zmtp", true, 200);
 }
 
 #[cfg(feature = "zeromq")]

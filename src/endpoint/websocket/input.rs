@@ -19,6 +19,9 @@ const READ_BUFFER: usize = 1 << 10;
 /// is to be, which anybody can claim in a few bytes.
 const LONGEST_HANDED_ON: u64 = 2 << 10;
 
+/// Of a masked frame (RFC 6455, section 5.2).
+const LONGEST_HEADER: usize = 14;
+
 /// The parser of one subscriber's frames.
 pub struct Input {
     max_message_size: usize,
@@ -166,12 +169,24 @@ impl Input {
             (Some(code), _) => Err(End::Closed { code }),
             (None, Err(end)) => Err(end),
             (None, Ok(())) => {
-                parser.held.extend_from_slice(&bytes[ready..good]);
+                if let Some((len, _)) = begun {
+                    hold(&bytes[ready..good], len as usize, &mut parser.held);
+                }
                 self.parser = (!leaves_nothing).then_some(parser);
                 Ok(())
             }
         }
     }
+}
+
+/// Adds what has come of a frame with a payload of `len` bytes: with room for twice as much as there is, but for no more than is to come.
+fn hold(come: &[u8], len: usize, held: &mut Vec<u8>) {
+    let least = held.len() + come.len();
+    if least > held.capacity() {
+        let room = (2 * least).min(len + LONGEST_HEADER).max(least);
+        held.reserve_exact(room - held.len());
+    }
+    held.extend_from_slice(come);
 }
 
 fn payload(message: Message) -> Option<Payload> {
