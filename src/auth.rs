@@ -14,9 +14,9 @@
 mod credentials;
 mod denied;
 mod identity;
-mod jwt;
+pub(crate) mod jwt;
 mod patterns;
-mod token_file;
+pub(crate) mod token_file;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -39,6 +39,8 @@ pub mod cli;
 pub mod client;
 pub mod endpoint;
 pub mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod http_message;
 pub mod listen;
 pub mod logging;

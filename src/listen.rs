@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod entrance;
+pub mod memory;
 pub mod network;
 pub mod opening;
 pub mod proxied;

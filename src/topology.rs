@@ -69,7 +69,7 @@ impl Topology {
 
     /// How many hop links lead from this node to none of the others: to `wsevent tail`, or to hops that nobody has asked.
     pub fn loose_ends(&self, node: &Node) -> usize {
-        let hops: usize = node.streams.iter().map(|stream| stream.hops).sum();
+        let hops = sum(node.streams.iter().map(|stream| stream.hops));
         let links = self.links.iter().filter(|link| link.from == node.id);
         let known = links.filter(|link| link.connected && link.transport.as_deref() == Some("hop"));
         hops.saturating_sub(known.count())
@@ -99,6 +99,16 @@ impl Node {
     fn is_silent(&self) -> bool {
         self.incomplete.is_some() && self.streams.is_empty()
     }
+
+    /// Those of all its streams, without links to other hops.
+    fn subscribers(&self) -> usize {
+        sum(self.streams.iter().map(|stream| stream.subscribers))
+    }
+}
+
+/// Of numbers that somebody has told, which may be any.
+fn sum(numbers: impl Iterator<Item = usize>) -> usize {
+    numbers.fold(0, usize::saturating_add)
 }
 
 /// What a node is.

@@ -199,18 +199,23 @@ impl ConfigFile {
 
     /// Reads it.
     pub fn load(&self) -> Result<Loaded, Unusable> {
+        match self.text() {
+            Ok(text) => self.read(&text),
+            Err(fault) => Err(Unusable::File(self.path.clone(), vec![fault])),
+        }
+    }
+
+    /// The same, where `text` is what is in it.
+    pub fn read(&self, text: &str) -> Result<Loaded, Unusable> {
         let flags = Flags::of_a_file();
         let mut faults = vec![];
-        let loaded = self.text().map_err(|fault| vec![fault]).and_then(|text| {
-            let document = Document::read(&text, &flags, &mut faults);
-            let (routes, lines): (Vec<_>, Vec<_>) =
-                routes(&document, &flags, &mut faults).into_iter().unzip();
-            let process = self.process(&document, &flags, routes);
-            if let Ok(Ok(loaded)) = &process {
-                faults.extend(circles(&loaded.hop, &lines));
-            }
-            process
-        });
+        let document = Document::read(text, &flags, &mut faults);
+        let (routes, lines): (Vec<_>, Vec<_>) =
+            routes(&document, &flags, &mut faults).into_iter().unzip();
+        let loaded = self.process(&document, &flags, routes);
+        if let Ok(Ok(loaded)) = &loaded {
+            faults.extend(circles(&loaded.hop, &lines));
+        }
         match loaded {
             Ok(Ok(loaded)) if faults.is_empty() => Ok(loaded),
             Ok(Err(usage)) if faults.is_empty() => Err(Unusable::Usage(usage)),

@@ -51,7 +51,7 @@ pub struct LimitArgs {
     #[arg(long, env = "WSEVENT_MAX_BODY_SIZE", value_name = "BYTES", value_parser = values::message_size, help_heading = "Limits")]
     pub max_body_size: Option<usize>,
 
-    /// All bodies that are being received take at most so much memory together; others get 503 for now. If not given, 256MiB, or as much as one body may take if that is more
+    /// All bodies, and messages of WebSockets, that are being received take at most so much memory together; others get 503 or a close with 1013 for now. If not given, 256MiB, or as much as one body may take if that is more
     #[arg(long, env = "WSEVENT_MAX_BODY_MEMORY", value_name = "BYTES", value_parser = values::size, help_heading = "Limits")]
     pub max_body_memory: Option<usize>,
 }

@@ -7,7 +7,7 @@
 mod alarm;
 mod direction;
 pub mod event_stream;
-mod frames;
+pub(crate) mod frames;
 mod relay;
 #[cfg(test)]
 mod tests;

@@ -229,7 +229,11 @@ impl Asked<'_> {
         answer::add_instance(response.headers_mut(), log);
         answer::add_state(response.headers_mut(), &joined);
         let outbox = &lease.stream.connections.outbox;
-        let publish = publish.map(|labels| Box::new(Publishing::new(labels, outbox.clone())));
+        let memory = self.context.keeper.bodies.memory();
+        let publish = publish.map(|labels| {
+            let publishing = Publishing::new(labels, outbox.clone(), memory);
+            Box::new(publishing)
+        });
         let kind = Kind::WebSocket(joined.subscription, publish);
         let response = response.map(body::full);
         Ok(Outcome::Upgrade(response, self.handover(lease, kind, deep)))

@@ -42,7 +42,7 @@ pub struct Keeper {
     pub idle_timeout: Duration,
     /// As [`Limits::max_header_size`].
     pub max_header_size: usize,
-    /// The bodies that are being received.
+    /// The bodies that are being received; messages share their memory.
     pub bodies: Bodies,
     /// What has come of those who wanted to read, and of connections.
     pub handshakes: Failures,

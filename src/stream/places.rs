@@ -17,6 +17,8 @@ pub struct Places {
     first: Option<(Origin, Runs)>,
     /// In their order, so that what is told of them is, too.
     others: BTreeMap<Origin, Runs>,
+    /// With more origins than this those are looked for that have no events any more.
+    most: usize,
 }
 
 /// The events of one origin: their numbers there only grow, and so do their numbers in the history.
@@ -174,7 +176,7 @@ impl Places {
             }
             newest => runs.older.extend(newest.replace(Run::new(id, index))),
         }
-        if self.count() > MAX_FORMER {
+        if self.count() > self.most.max(MAX_FORMER) {
             self.forget();
         }
     }
@@ -294,16 +296,21 @@ impl Places {
         }
     }
 
-    /// Forgets the origin that has no event here and was heard of least recently.
+    /// Forgets origins that have no event here, those that were heard of least recently.
     fn forget(&mut self) {
-        let former = self.all().filter(|(_, runs)| runs.all().all(Run::is_gone));
-        let longest = former.min_by_key(|(_, runs)| runs.last_index);
-        let Some(origin) = longest.map(|(origin, _)| origin) else {
-            return;
-        };
-        if self.others.remove(&origin).is_none() {
-            self.first = None;
+        let is_former = |runs: &Runs| runs.all().all(Run::is_gone);
+        let former = self.all().filter(|(_, runs)| is_former(runs));
+        let mut former: Vec<_> = former
+            .map(|(origin, runs)| (runs.last_index, origin))
+            .collect();
+        former.sort_unstable();
+        // Half of them stay, so that not each further origin has all looked at.
+        for (_, origin) in &former[..former.len().saturating_sub(MAX_FORMER / 2)] {
+            if self.others.remove(origin).is_none() {
+                self.first = None;
+            }
         }
+        self.most = self.count() + MAX_FORMER / 2;
     }
 }
 

@@ -363,7 +363,11 @@ fn settle(arriving: Arriving, route: &Arc<Route>, key: &Key, keeper: &Keeper) ->
     let publish = match subscriber.publish {
         Some(labels) if accepts => {
             let outbox = lease.stream.connections.outbox.clone();
-            Ok(Box::new(Publishing::new(labels.into(), outbox)))
+            Ok(Box::new(Publishing::new(
+                labels.into(),
+                outbox,
+                keeper.bodies.memory(),
+            )))
         }
         None if accepts && subscriber.without_right => Err(Unheard::WithoutRight),
         _ => Err(Unheard::Nobody),

@@ -417,9 +417,10 @@ impl<'a> Comparison<'a> {
         let Some(node) = self.node(&shape.alias) else {
             return; // said already
         };
-        let there: usize = node.streams.iter().map(|stream| stream.subscribers).sum();
         // wsevent tail reads as hops do.
-        let there = there + self.topology.loose_ends(node);
+        let there = node
+            .subscribers()
+            .saturating_add(self.topology.loose_ends(node));
         match there >= count {
             true => self.verdict.subscribers += count,
             false => {

@@ -134,9 +134,9 @@ impl Picture {
             .map(|(at, node)| of_node(at, node))
             .collect();
         for (at, node) in nodes.iter().enumerate() {
-            let count: usize = node.streams.iter().map(|stream| stream.subscribers).sum();
+            let count = node.subscribers();
             let links = topology.loose_ends(node);
-            if count + links == 0 {
+            if count == 0 && links == 0 {
                 continue;
             }
             let mut counts = Vec::new();

@@ -110,13 +110,28 @@ fn frame_len(frame: &[u8]) -> usize {
 /// that is not in its shortest form (RFC 6455, section 5.2), and a control frame above 125 bytes (section 5.5).
 #[derive(Debug, Default)]
 pub struct HeaderCheck {
-    /// The beginning of a header that has not all arrived.
+    /// The beginning of a header that has not all arrived; or the one of the frame that has not.
     header: [u8; 10],
     have: usize,
     /// Bytes left of a frame behind its length: mask and payload.
     skip: u64,
+    /// How long the payload of that frame is.
+    len: u64,
     /// The last frame of a message is still to come (RFC 6455, section 5.4).
     in_message: bool,
+    /// So many bytes of that message were in frames that are whole.
+    before: u64,
+}
+
+/// What [`HeaderCheck::take`] has found.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// So many bytes may be parsed.
+    pub good: usize,
+    /// So many of them end with a frame, if one ends in them.
+    pub whole: Option<usize>,
+    /// If they are not all: what is wrong with the frame behind them.
+    pub wrong: Option<&'static str>,
 }
 
 impl HeaderCheck {
@@ -125,16 +140,42 @@ impl HeaderCheck {
         self.skip == 0 && self.have == 0 && !self.in_message
     }
 
-    /// How many bytes of `input`, which goes on where the last one ended, may be parsed; if that is not all of it, what is
-    /// wrong with the frame behind them.
-    pub fn take(&mut self, input: &[u8]) -> (usize, Option<&'static str>) {
-        let (mut at, mut frame) = (0, 0);
+    /// So many bytes of a message that has not ended have come, or a few more; control frames are none.
+    pub fn unfinished(&self) -> u64 {
+        match self.header[0] & 0x08 {
+            0 => self
+                .before
+                .saturating_add(self.len.saturating_sub(self.skip)),
+            _ => self.before,
+        }
+    }
+
+    /// The length of the payload of a frame that has not all come, and whether such a frame may come here.
+    pub fn begun(&self) -> Option<(u64, bool)> {
+        let [first, second, ..] = self.header;
+        let is_masked = second & 0x80 != 0;
+        // A message begins once, and goes on only if it has begun.
+        let is_due = match first & 0x7F {
+            0 => self.in_message,
+            1 | 2 => !self.in_message,
+            _ => false,
+        };
+        (self.skip > 0).then_some((self.len, is_masked && is_due))
+    }
+
+    /// Looks at `input`, which goes on where the last one ended.
+    pub fn take(&mut self, input: &[u8]) -> Checked {
+        let (mut at, mut frame, mut whole) = (0, 0, None);
         while at < input.len() {
             if self.skip > 0 {
                 let skipped = self.skip.min((input.len() - at) as u64);
                 self.skip -= skipped;
                 at += skipped as usize;
                 frame = at;
+                if self.skip == 0 {
+                    self.end_frame();
+                    whole = Some(at);
+                }
                 continue;
             }
             self.header[self.have] = input[at];
@@ -142,25 +183,46 @@ impl HeaderCheck {
             at += 1;
             match check_header(&self.header[..self.have]) {
                 Ok(None) => {}
-                Ok(Some(rest)) => {
-                    let first = self.header[0];
-                    // Control frames may come in the middle of a message.
-                    if first & 0x08 == 0 {
-                        self.in_message = first & FIN == 0;
-                    }
-                    self.skip = rest;
+                Ok(Some((len, rest))) => {
                     self.have = 0;
+                    (self.len, self.skip) = (len, rest);
                     frame = at;
+                    if rest == 0 {
+                        self.end_frame();
+                        whole = Some(at);
+                    }
                 }
-                Err(wrong) => return (frame, Some(wrong)),
+                Err(wrong) => {
+                    return Checked {
+                        good: frame,
+                        whole,
+                        wrong: Some(wrong),
+                    };
+                }
             }
         }
-        (at, None)
+        Checked {
+            good: at,
+            whole,
+            wrong: None,
+        }
+    }
+
+    fn end_frame(&mut self) {
+        let (first, len) = (self.header[0], std::mem::take(&mut self.len));
+        // Control frames may come in the middle of a message.
+        if first & 0x08 == 0 {
+            self.in_message = first & FIN == 0;
+            self.before = match self.in_message {
+                true => self.before.saturating_add(len),
+                false => 0,
+            };
+        }
     }
 }
 
-/// Once the header is there up to its length: how many bytes follow.
-fn check_header(header: &[u8]) -> Result<Option<u64>, &'static str> {
+/// Once the header is there up to its length: that, and how many bytes follow.
+fn check_header(header: &[u8]) -> Result<Option<(u64, u64)>, &'static str> {
     let &[first, second, ref extended @ ..] = header else {
         return Ok(None);
     };
@@ -181,7 +243,7 @@ fn check_header(header: &[u8]) -> Result<Option<u64>, &'static str> {
     }
     let mask = if second & 0x80 != 0 { 4 } else { 0 };
     match len.checked_add(mask).filter(|_| len >> 63 == 0) {
-        Some(rest) => Ok(Some(rest)),
+        Some(rest) => Ok(Some((len, rest))),
         None => Err("a length above 63 bits"),
     }
 }
@@ -304,15 +366,15 @@ mod tests {
                 let mut results = input
                     .chunks(step)
                     .map(|piece| (piece.len(), check.take(piece)));
-                let (_, (_, end)) = results
-                    .find(|(len, (taken, _))| taken < len)
+                let (_, found) = results
+                    .find(|(len, checked)| checked.good < *len)
                     .expect("found");
-                assert!(end.is_some(), "{wrong:?} in pieces of {step}");
+                assert!(found.wrong.is_some(), "{wrong:?} in pieces of {step}");
             }
-            let whole = HeaderCheck::default().take(&input);
+            let checked = HeaderCheck::default().take(&input);
             assert_eq!(
-                (whole.0, whole.1.is_some()),
-                (good.len(), true),
+                (checked.good, checked.whole, checked.wrong.is_some()),
+                (good.len(), Some(good.len()), true),
                 "{wrong:?}"
             );
         }

@@ -201,3 +201,62 @@ async fn every_flag_has_a_variable_named_after_it() {
         }
     }
 }
+
+/// Whether there is this test in `src`: in the file of its module, or in that of the module's tests.
+fn is_in_src(path: &str) -> bool {
+    let (module, name) = path.rsplit_once("::").expect("a module and a name");
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let file = module.replace("::", "/");
+    let files = [file.clone(), file.trim_end_matches("/tests").to_owned()];
+    let mut texts = files
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(src.join(format!("{file}.rs"))).ok());
+    // Those of the fuzz targets are made by a macro.
+    let (seeds, zmtp) = (format!("\n    {name} "), format!("fn {name}("));
+    texts.any(|text| text.contains(&zmtp) || text.contains("seeds! {") && text.contains(&seeds))
+}
+
+#[test]
+fn each_row_of_the_threat_model_names_its_tests_and_they_exist() {
+    let own = std::env::current_exe().expect("this test has a file");
+    let listed = std::process::Command::new(own).arg("--list").output();
+    let listed = String::from_utf8(listed.expect("it runs").stdout).expect("names are text");
+    let tests: Vec<_> = listed
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+        .collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/threat-model.md");
+    let text = std::fs::read_to_string(path).expect("there is a docs/threat-model.md");
+    let (mut rows, mut in_table) = (0, false);
+    for line in text.lines() {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        if !line.starts_with('|')
+            || cells
+                == [
+                    "abuse",
+                    "what holds",
+                    "flag and default",
+                    "in → out",
+                    "test",
+                ]
+        {
+            in_table = line.starts_with('|');
+            continue;
+        }
+        if !in_table || line.starts_with("| ---") {
+            continue;
+        }
+        rows += 1;
+        assert_eq!(cells.len(), 5, "{line}");
+        let names: Vec<_> = cells[4].split(", ").filter_map(code).collect();
+        assert!(!names.is_empty(), "no test: {line}");
+        for name in names {
+            let exists = match name.strip_prefix("wsevent::") {
+                Some(path) => is_in_src(path),
+                None => tests.contains(&name),
+            };
+            assert!(exists, "there is no test {name}");
+        }
+    }
+    assert!(rows > 40, "{rows} rows");
+}

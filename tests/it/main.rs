@@ -1,5 +1,6 @@
 //! Tests of the real binary, against servers and clients of this file's neighbours and of other people.
 
+mod abuse;
 mod acceptance;
 mod access;
 mod admin;

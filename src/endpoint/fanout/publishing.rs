@@ -7,9 +7,14 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use super::Audience;
 use super::connection::Connection;
 use crate::bus::outbox::{NotTaken, Outbox};
+use crate::endpoint::websocket::input::End;
 use crate::event::{Labels, Payload};
+use crate::listen::memory::{Memory, Share};
 use crate::listen::rate::Bucket;
 use crate::stream::{Carrier, Way};
+
+/// Why who could go on to send is sent away.
+const NO_MEMORY: &str = "there is no memory for this message, as many others are being received";
 
 /// A client that may publish.
 pub struct Publishing {
@@ -19,21 +24,36 @@ pub struct Publishing {
     outbox: Option<Arc<Outbox>>,
     /// What it may publish just now, where there is a limit.
     bucket: Bucket,
+    /// What it has sent of a message.
+    unfinished: Share,
 }
 
 impl Publishing {
-    /// Events with these labels, which go into the stream's log, or to its `outbox`.
-    pub fn new(labels: Labels, outbox: Option<Arc<Outbox>>) -> Self {
+    /// Events with these labels, which go into the stream's log, or to its `outbox`. What comes of one has a share of `memory` until it
+    /// is whole.
+    pub fn new(labels: Labels, outbox: Option<Arc<Outbox>>, memory: &Arc<Memory>) -> Self {
         Self {
             labels,
             outbox,
             bucket: Bucket::default(),
+            unfinished: Share::new(memory),
         }
     }
 
     /// What its events have.
     pub(super) fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    /// Notes that so many bytes are kept of a message of its, if there is memory for that.
+    pub(super) fn keep(&mut self, len: usize) -> Result<(), End> {
+        match self.unfinished.set(len) {
+            true => Ok(()),
+            false => Err(End::Violation {
+                code: CloseCode::Again,
+                reason: NO_MEMORY.into(),
+            }),
+        }
     }
 
     /// What it may publish just now.

@@ -222,7 +222,8 @@ impl Subscriber {
                         _ => too_fast = rate,
                     }
                 };
-                self.input.take(bytes, &mut replies, Ok(append))
+                let taken = self.input.take(bytes, &mut replies, Ok(append));
+                taken.and_then(|()| publishing.keep(self.input.unfinished()))
             }
             Err(unheard) => self
                 .input

@@ -11,10 +11,16 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
 use crate::event::{Kind, Payload};
-use crate::wire::websocket::{HeaderCheck, MAX_CONTROL_PAYLOAD, is_whole_control_frames};
+use crate::wire::websocket::{Checked, HeaderCheck, MAX_CONTROL_PAYLOAD, is_whole_control_frames};
 
 /// A small buffer to begin with: clients send little.
 const READ_BUFFER: usize = 1 << 10;
+/// Of a longer frame the parser gets nothing before all of it is there: it makes room for the whole of a frame once it knows how long that
+/// is to be, which anybody can claim in a few bytes.
+const LONGEST_HANDED_ON: u64 = 2 << 10;
+
+/// Of a masked frame (RFC 6455, section 5.2).
+const LONGEST_HEADER: usize = 14;
 
 /// The parser of one subscriber's frames.
 pub struct Input {
@@ -25,6 +31,8 @@ pub struct Input {
 struct Parser {
     check: HeaderCheck,
     context: WebSocketContext,
+    /// What has come of a long frame.
+    held: Vec<u8>,
 }
 
 /// Why a subscriber's input is over.
@@ -81,9 +89,15 @@ impl Input {
         parser.is_none_or(|parser| parser.check.is_between_messages())
     }
 
+    /// So many bytes are kept of a message that has not ended, or a few more.
+    pub fn unfinished(&self) -> usize {
+        let parser = self.parser.as_ref();
+        parser.map_or(0, |parser| parser.check.unfinished() as usize)
+    }
+
     /// Takes in what has been read from the socket. Encoded replies (pongs, the answer to a Close) are added to
     /// `replies`; with [`End::Violation`] they are worth nothing. Messages go to `publish`, in order; from those who
-    /// are unheard they are a violation.
+    /// are unheard they are a violation, and not much of one is kept to find that out.
     pub fn take(
         &mut self,
         bytes: &[u8],
@@ -91,6 +105,8 @@ impl Input {
         mut publish: Result<impl FnMut(Payload), Unheard>,
     ) -> Result<(), End> {
         let max_message_size = self.max_message_size;
+        // A ping may come alone in the middle of a message, and what belongs to a message may look like one.
+        let leaves_nothing = self.is_between_messages() && is_whole_control_frames(bytes);
         let mut parser = self.parser.take().unwrap_or_else(|| {
             let config = WebSocketConfig::default()
                 .read_buffer_size(READ_BUFFER)
@@ -101,13 +117,28 @@ impl Input {
             Box::new(Parser {
                 check: HeaderCheck::default(),
                 context: WebSocketContext::new(Role::Server, Some(config)),
+                held: vec![],
             })
         });
-        // Without a parser that waits for more, the bytes begin at a frame boundary.
-        let leaves_nothing = self.parser.is_none() && is_whole_control_frames(bytes);
-        let (good, wrong) = parser.check.take(bytes);
+        let Checked { good, whole, wrong } = parser.check.take(bytes);
+        // What is too long even to be held is refused as soon as that is said.
+        let held = LONGEST_HANDED_ON + 1..=max_message_size as u64;
+        let begun = parser.check.begun();
+        let begun = begun.filter(|(len, _)| held.contains(len));
+        let (ready, wrong) = match begun {
+            Some((_, is_due)) => {
+                let wrong = (!is_due).then_some("a frame that must not come here");
+                (whole.unwrap_or(0), wrong)
+            }
+            None => (good, wrong),
+        };
+        let is_much = begun.is_some() || parser.check.unfinished() > LONGEST_HANDED_ON;
+        let before = match ready {
+            0 => vec![],
+            _ => std::mem::take(&mut parser.held),
+        };
         let mut wire = Wire {
-            input: &bytes[..good],
+            input: (&before).chain(&bytes[..ready]),
             output: replies,
         };
         let mut closed = None;
@@ -125,7 +156,11 @@ impl Input {
                     (Ok(_), None) => break Err(Unheard::Nobody.end()),
                 },
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    break wrong.map_or(Ok(()), |wrong| Err(violation(CloseCode::Protocol, wrong)));
+                    break match (wrong, &publish) {
+                        (Some(wrong), _) => Err(violation(CloseCode::Protocol, wrong)),
+                        (None, Err(unheard)) if is_much => Err(unheard.end()),
+                        (None, _) => Ok(()),
+                    };
                 }
                 Err(error) => break Err(refusal(error)),
             }
@@ -134,11 +169,24 @@ impl Input {
             (Some(code), _) => Err(End::Closed { code }),
             (None, Err(end)) => Err(end),
             (None, Ok(())) => {
+                if let Some((len, _)) = begun {
+                    hold(&bytes[ready..good], len as usize, &mut parser.held);
+                }
                 self.parser = (!leaves_nothing).then_some(parser);
                 Ok(())
             }
         }
     }
+}
+
+/// Adds what has come of a frame with a payload of `len` bytes: with room for twice as much as there is, but for no more than is to come.
+fn hold(come: &[u8], len: usize, held: &mut Vec<u8>) {
+    let least = held.len() + come.len();
+    if least > held.capacity() {
+        let room = (2 * least).min(len + LONGEST_HEADER).max(least);
+        held.reserve_exact(room - held.len());
+    }
+    held.extend_from_slice(come);
 }
 
 fn payload(message: Message) -> Option<Payload> {
@@ -177,16 +225,16 @@ fn refusal(error: Error) -> End {
 
 /// Stands in for the socket: the parser reads what has been read already, and what it writes is kept as a reply.
 struct Wire<'a> {
-    input: &'a [u8],
+    input: io::Chain<&'a [u8], &'a [u8]>,
     output: &'a mut Vec<u8>,
 }
 
 impl Read for Wire<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.input.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
+        match self.input.read(buffer)? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            len => Ok(len),
         }
-        self.input.read(buffer)
     }
 }
 
@@ -295,6 +343,93 @@ mod tests {
             .take(&ping[..5], &mut vec![], NOBODY)
             .expect("half a ping too");
         assert!(input.parser.is_some());
+    }
+
+    #[test]
+    fn a_ping_alone_in_the_middle_of_a_message_leaves_that_as_it_is() {
+        let (mut input, mut taken) = (Input::new(MAX), vec![]);
+        let ping = frame(0x89, b"ping");
+        let whole = frame(0x82, &ping);
+        let (begin, end) = whole.split_at(whole.len() - ping.len());
+        for read in [
+            &frame(0x01, b"two ")[..],
+            &ping,
+            &frame(0x80, b"halves"),
+            begin,
+            end,
+        ] {
+            let take = |payload| taken.push(payload);
+            assert_eq!(input.take(read, &mut vec![], Ok(take)), Ok(()));
+        }
+        let expected = [Payload::text("two halves"), Payload::binary(ping.clone())];
+        assert_eq!(taken, expected);
+        // As before, nothing is kept once a ping has come between messages.
+        assert!(input.parser.is_some());
+        assert_eq!(input.take(&ping, &mut vec![], NOBODY), Ok(()));
+        assert!(input.parser.is_none());
+    }
+
+    #[test]
+    fn a_long_frame_takes_no_room_before_it_has_come() {
+        let long = 100_000;
+        let payload = vec![b'x'; long];
+        let mut whole = vec![0x82, 0xFF];
+        whole.extend((long as u64).to_be_bytes());
+        whole.extend([0; 4]);
+        whole.extend(&payload);
+        let bytes = [&frame(0x89, b"one")[..], &whole, &frame(0x81, b"next")].concat();
+        for step in [1, 13, 4_096, 99_999, bytes.len()] {
+            let (mut input, mut replies, mut taken) = (Input::new(long), vec![], vec![]);
+            let mut come = 0;
+            for piece in bytes.chunks(step) {
+                let take = |payload: Payload| taken.push(payload.bytes.len());
+                assert_eq!(input.take(piece, &mut replies, Ok(take)), Ok(()));
+                come += piece.len();
+                let room = input.parser.as_ref().map_or(0, |it| it.held.capacity());
+                assert!(room <= 2 * come.max(8), "{room} bytes for {come}");
+                assert!(
+                    input.unfinished() <= come,
+                    "{} of {come}",
+                    input.unfinished()
+                );
+            }
+            assert_eq!(taken, [long, 4], "in pieces of {step}");
+            assert_eq!(replies, b"\x8a\x03one");
+            assert_eq!(input.unfinished(), 0);
+        }
+        // The message behind it is one too many.
+        let mut input = Input::new(long);
+        let begun = [&frame(0x01, &[b'x'; 500])[..], &whole[..4_000]].concat();
+        let end = input.take(&begun, &mut vec![], Ok(|_| ()));
+        assert!(matches!(
+            end,
+            Err(End::Violation {
+                code: CloseCode::Protocol,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn of_who_is_not_heard_little_is_kept() {
+        let unheard = Err(Unheard::Nobody);
+        let mut begun = vec![0x82, 0xFE];
+        begun.extend(60_000u16.to_be_bytes());
+        let mut input = Input::new(1 << 20);
+        let end = input.take(&begun, &mut vec![], unheard as Result<fn(_), _>);
+        assert_eq!(end, Err(Unheard::Nobody.end()));
+        let mut input = Input::new(1 << 20);
+        let fragments = [frame(0x01, b"x"), frame(0x00, &[b'x'; 1_000]).repeat(3)].concat();
+        let mut come = 0;
+        let end = loop {
+            let fragment = &fragments[come..(come + 500).min(fragments.len())];
+            come += fragment.len();
+            match input.take(fragment, &mut vec![], unheard as Result<fn(_), _>) {
+                Ok(()) => assert!(input.unfinished() as u64 <= LONGEST_HANDED_ON),
+                Err(end) => break end,
+            }
+        };
+        assert_eq!(end, Unheard::Nobody.end());
     }
 
     #[test]

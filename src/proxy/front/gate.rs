@@ -11,7 +11,7 @@
 
 mod chunked;
 mod control;
-mod framing;
+pub(crate) mod framing;
 mod head;
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper::StatusCode;
 
 use super::{Refused, too_large};
+use crate::listen::memory::Memory;
 use crate::listen::sampled::Sampled;
 
 /// How soon a publisher may try again that has found no memory for its body, in seconds.
@@ -15,9 +15,8 @@ const RETRY_AFTER: u64 = 1;
 /// What all publishers of the process share.
 pub struct Bodies {
     max_size: usize,
-    max_memory: usize,
-    /// What the bodies take that are not yet in a log.
-    taken: AtomicUsize,
+    /// What they take until they are in a log.
+    memory: Arc<Memory>,
     large: Arc<Sampled>,
     no_memory: Arc<Sampled>,
     fast: Arc<Sampled>,
@@ -29,12 +28,16 @@ impl Bodies {
         let refused = || Sampled::new("request refused");
         Self {
             max_size,
-            max_memory,
-            taken: AtomicUsize::new(0),
+            memory: Memory::new(max_memory),
             large: refused(),
             no_memory: refused(),
             fast: refused(),
         }
+    }
+
+    /// What they take, which others may have a share of.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// The longest body, in bytes.
@@ -87,9 +90,7 @@ impl Received<'_> {
     pub fn make_room(&mut self, len: usize) -> Result<(), Refused> {
         let before = self.bytes.capacity();
         let more = len.saturating_sub(before);
-        let taken = self.of.taken.fetch_add(more, Ordering::Relaxed);
-        if taken + more > self.of.max_memory {
-            self.of.taken.fetch_sub(more, Ordering::Relaxed);
+        if !self.of.memory.take(more) {
             return Err(Refused {
                 retry_after: Some(RETRY_AFTER),
                 ..Refused::new(
@@ -101,14 +102,14 @@ impl Received<'_> {
         self.bytes.reserve_exact(len - self.bytes.len());
         // An allocator may give more than is asked for.
         let given = self.bytes.capacity() - before;
-        self.of.taken.fetch_add(given - more, Ordering::Relaxed);
+        self.of.memory.note(given - more);
         Ok(())
     }
 
     /// What has come. A payload goes to its stream's history, and is bounded there.
     pub fn take(&mut self) -> Vec<u8> {
         let bytes = std::mem::take(&mut self.bytes);
-        self.of.taken.fetch_sub(bytes.capacity(), Ordering::Relaxed);
+        self.of.memory.give_back(bytes.capacity());
         bytes
     }
 }
@@ -149,7 +150,7 @@ mod tests {
         drop(first);
         assert_eq!(status(second.push(&[2; 100], LIMIT)), None);
         assert_eq!(second.take(), [2; 500]);
-        assert_eq!(bodies.taken.load(Ordering::Relaxed), 0);
+        assert_eq!(bodies.memory.taken(), 0);
     }
 
     #[test]
@@ -159,9 +160,9 @@ mod tests {
         for byte in 0..100 {
             assert_eq!(status(body.push(&[byte], 100)), None);
         }
-        assert_eq!(bodies.taken.load(Ordering::Relaxed), 100);
+        assert_eq!(bodies.memory.taken(), 100);
         assert_eq!(status(body.push(&[0], 100)), Some(413));
         drop(body);
-        assert_eq!(bodies.taken.load(Ordering::Relaxed), 0);
+        assert_eq!(bodies.memory.taken(), 0);
     }
 }

@@ -180,24 +180,26 @@ impl Parser {
         }
         // The standard decodes the stream before it looks for lines. That comes to the same: no character is cut, for
         // what separates lines and fields is ASCII, and a character that is broken off ends there in both.
+        if let Field::Retry = field {
+            return Ok(milliseconds(value).map(Item::Retry));
+        }
+        let value = decode(value);
+        // Replacement characters are longer than what they replace, if anything.
+        if !self.fits(field, value.len()) {
+            return self.too_large().map(|()| None);
+        }
         match field {
-            Field::Event => self.block.event_type = Some(decode(value).into_owned()),
-            Field::Data => return self.add_data(value).map(|()| None),
-            Field::Id if memchr(0, value).is_none() => self.block.id = Some(decode(value).into()),
-            Field::Id => {}
-            Field::Retry => return Ok(milliseconds(value).map(Item::Retry)),
+            Field::Event => self.block.event_type = Some(value.into_owned()),
+            Field::Data => self.add_data(value),
+            Field::Id if !value.contains('\0') => self.block.id = Some(value.into()),
+            Field::Id | Field::Retry => {}
         }
         Ok(None)
     }
 
-    fn add_data(&mut self, value: &[u8]) -> Result<(), TooLarge> {
+    fn add_data(&mut self, value: Cow<'_, str>) {
         if self.block.too_large {
-            return Ok(());
-        }
-        let value = decode(value);
-        // Replacement characters are longer than what they replace, if anything.
-        if !self.fits(Field::Data, value.len()) {
-            return self.too_large();
+            return;
         }
         match &mut self.block.data {
             Some(data) => {
@@ -206,7 +208,6 @@ impl Parser {
             }
             None => self.block.data = Some(value.into_owned()),
         }
-        Ok(())
     }
 
     /// Whether the block may have a value of `len` bytes for this field. More bytes never fit where fewer did not: it
