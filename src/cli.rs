@@ -3,6 +3,7 @@
 mod admin;
 mod args;
 mod auth;
+mod bench;
 mod bus;
 pub mod check;
 pub mod config;
@@ -70,6 +71,8 @@ pub enum Role {
     Tail(Tail),
     /// Sends events.
     Publish(Publish),
+    /// Loads a server.
+    Bench(Box<client::bench::Bench>),
     /// Prints what hops come from.
     Topology(client::topology::Topology),
     /// Prints the way of an event.
@@ -225,6 +228,14 @@ impl Config {
                     .subcommand_matches("publish")
                     .expect("this is the subcommand");
                 Role::Publish(self::publish(publish, matches).map_err(usage)?)
+            }
+            Some(Command::Bench(args)) => {
+                no_hop_flags(matches).map_err(usage)?;
+                let matches = matches
+                    .subcommand_matches("bench")
+                    .expect("this is the subcommand");
+                let bench = bench::bench(*args, matches).map_err(usage)?;
+                Role::Bench(Box::new(bench))
             }
             Some(Command::Topology(args)) => {
                 no_hop_flags(matches).map_err(usage)?;

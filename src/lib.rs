@@ -20,9 +20,10 @@
 //! - [`proxy`]: the other way to stand between: bytes pass as they are, over a connection for each client. It knows nothing of
 //!   events.
 //! - [`bus`]: source and endpoint in one, for streams that somebody else's system keeps or spreads: Redis, NATS, ZeroMQ, webhooks.
-//! - [`client`]: `wsevent tail`, `wsevent publish`, `wsevent trace`, `wsevent topology`.
+//! - [`client`]: `wsevent tail`, `wsevent publish`, `wsevent bench`, `wsevent trace`, `wsevent topology`.
 //! - [`topology`]: who gets events from whom, as a hop tells it; and how an event has come.
 //! - [`admin`], [`metrics`]: how a process is, for those who run it.
+//! - [`process`]: other processes of this machine, as the system tells of them.
 //! - [`cli`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
 //! - [`takeover`], [`pause`]: how it goes on as another process.
 //!
@@ -43,6 +44,7 @@ pub mod http_message;
 pub mod listen;
 pub mod metrics;
 pub mod pause;
+pub mod process;
 pub mod proxy;
 pub mod reason;
 pub mod reload;
@@ -89,6 +91,7 @@ pub async fn run(role: Role) -> Result<ExitCode> {
     match role {
         Role::Tail(tail) => tail.run().await.map(|()| ExitCode::SUCCESS),
         Role::Publish(publish) => publish.run().await.map(|()| ExitCode::SUCCESS),
+        Role::Bench(bench) => bench.run().await,
         Role::Topology(topology) => topology.run().await,
         Role::Trace(trace) => trace.run().await,
         Role::Check(check) => Ok(check.run()),

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::admin::AdminArgs;
 use super::auth::AuthArgs;
+use super::bench::BenchArgs;
 use super::check::CheckArgs;
 use super::config::ConfigArgs;
 use super::connect::ConnectArgs;
@@ -149,6 +150,8 @@ pub enum Command {
     Tail(TailArgs),
     /// Publish events: one, or one a line
     Publish(PublishArgs),
+    /// Load a stream with subscribers, and say how many, and how many events a second, it carries
+    Bench(Box<BenchArgs>),
     /// Print the way that an event has come, hop by hop, with the time that each link has taken
     Trace(TraceArgs),
     /// Draw what runs: hops, and the links between them, from these upstream
