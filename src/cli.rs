@@ -8,6 +8,7 @@ mod bus;
 pub mod check;
 pub mod config;
 mod connect;
+mod doctor;
 pub mod explain;
 #[cfg(feature = "zeromq")]
 mod forwarder;
@@ -45,6 +46,7 @@ use crate::route::Policy;
 use crate::source::websocket::login::Talk;
 use check::Check;
 use config::{ConfigFile, Unusable};
+use doctor::DoctorArgs;
 use explain::Explain;
 
 /// What the process is to do.
@@ -86,6 +88,8 @@ pub enum Role {
     Check(Check),
     /// Says what a hop serves at a URL.
     Explain(Box<Explain>),
+    /// Says whether a hop has what it needs.
+    Doctor(Box<crate::doctor::Doctor>),
 }
 
 /// A hop.
@@ -152,6 +156,7 @@ impl Config {
         let args = Args::from_arg_matches(matches)?;
         let role = match args.command {
             Some(Command::Explain(explain)) => Self::explain(&explain.target, loaded.hop, matches)?,
+            Some(Command::Doctor(doctor)) => Self::doctor(*doctor, Some(loaded.hop), matches)?,
             _ => Role::Hop(loaded.hop),
         };
         let log = LogConfig {
@@ -168,6 +173,19 @@ impl Config {
             .expect("this is the subcommand");
         let explain = Explain::new(target, hop, matches).map_err(usage)?;
         Ok(Role::Explain(Box::new(explain)))
+    }
+
+    fn doctor(
+        args: DoctorArgs,
+        of_file: Option<Hop>,
+        matches: &ArgMatches,
+    ) -> Result<Role, clap::Error> {
+        no_hop_flags(matches).map_err(usage)?;
+        let matches = matches
+            .subcommand_matches("doctor")
+            .expect("this is the subcommand");
+        let doctor = doctor::doctor(args, of_file, matches).map_err(usage)?;
+        Ok(Role::Doctor(Box::new(doctor)))
     }
 
     fn from_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
@@ -191,6 +209,7 @@ impl Config {
                 let hop = hop(explain.hop, own, None, Files::Read).map_err(usage)?;
                 Self::explain(&explain.target, hop, matches)?
             }
+            Some(Command::Doctor(args)) => Self::doctor(*args, None, matches)?,
             Some(Command::Tail(tail)) => {
                 no_hop_flags(matches).map_err(usage)?;
                 let matches = matches

@@ -23,6 +23,7 @@
 //! - [`client`]: `wsevent tail`, `wsevent publish`, `wsevent bench`, `wsevent trace`, `wsevent topology`.
 //! - [`topology`]: who gets events from whom, as a hop tells it; and how an event has come.
 //! - [`admin`], [`metrics`]: how a process is, for those who run it.
+//! - [`doctor`]: whether a hop has what it needs on this machine.
 //! - [`process`]: other processes of this machine, as the system tells of them.
 //! - [`cli`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
 //! - [`takeover`], [`pause`]: how it goes on as another process.
@@ -38,6 +39,7 @@ pub mod auth;
 pub mod bus;
 pub mod cli;
 pub mod client;
+pub mod doctor;
 pub mod endpoint;
 pub mod event;
 pub mod http_message;
@@ -96,6 +98,7 @@ pub async fn run(role: Role) -> Result<ExitCode> {
         Role::Trace(trace) => trace.run().await,
         Role::Check(check) => Ok(check.run()),
         Role::Explain(explain) => Ok(explain.run()),
+        Role::Doctor(doctor) => doctor.run().await,
         Role::Proxy(config) => {
             let signals = Signals::take().context("cannot listen for signals")?;
             let stop = Stop::new(config.drain);

@@ -12,6 +12,7 @@ use super::bench::BenchArgs;
 use super::check::CheckArgs;
 use super::config::ConfigArgs;
 use super::connect::ConnectArgs;
+use super::doctor::DoctorArgs;
 use super::explain::ExplainArgs;
 #[cfg(feature = "zeromq")]
 use super::forwarder::ForwarderArgs;
@@ -165,6 +166,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Say what a hop with these flags, or this configuration file, serves at a URL, and how; nothing is connected
     Explain(Box<ExplainArgs>),
+    /// Say whether a hop with these flags, or this configuration file, has what it needs on this machine, and what to change
+    Doctor(Box<DoctorArgs>),
 }
 
 /// The flags of `tail`.

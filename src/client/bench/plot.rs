@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::report::{Report, Step, amount, duration};
+use super::report::{Report, Step, amount};
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 500.0;
@@ -137,7 +137,7 @@ fn grid(svg: &mut String, x: &Axis, y: &Axis) {
             x.end,
             x.begin - 8.0,
             at + 4.0,
-            duration(power),
+            label(power),
         );
         power *= 10.0;
     }
@@ -164,6 +164,15 @@ fn grid(svg: &mut String, x: &Axis, y: &Axis) {
         f64::midpoint(x.begin, x.end),
         y.begin + 46.0,
     );
+}
+
+/// A power of ten, in microseconds.
+fn label(power: f64) -> String {
+    match power {
+        ..1e3 => format!("{power:.0} µs"),
+        ..1e6 => format!("{:.0} ms", power / 1e3),
+        _ => format!("{:.0} s", power / 1e6),
+    }
 }
 
 /// Round values on the axis of loads.
