@@ -115,7 +115,11 @@ pub fn folders(own: &str) -> Vec<PathBuf> {
             }
             _ => continue,
         };
-        let within = base.join(path.trim_start_matches('/'));
+        let within = match path.trim_start_matches('/') {
+            // Joined, it would be another spelling of the same.
+            "" => base.clone(),
+            path => base.join(path),
+        };
         let around = within
             .ancestors()
             .take_while(|folder| folder.starts_with(&base));

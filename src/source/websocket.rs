@@ -16,7 +16,7 @@ use ahead::Ahead;
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-pub use handshake::Agreed;
+pub use handshake::{Agreed, check, request};
 use reader::Reader;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -71,19 +71,6 @@ impl Upstream {
         self.connect(false).await
     }
 
-    /// Connects once, and leaves the connection as the handshake has left it. `offer` says whether to propose being a hop link.
-    pub async fn open(&self, offer: bool) -> Result<Opened> {
-        // What cannot be sent needs no connection.
-        let request = handshake::request(self, offer).await?;
-        let stream = open_stream_at(self.address, &self.url, self.tls.as_ref()).await?;
-        let (stream, early, agreed) = handshake::shake_hands(self, stream, request).await?;
-        Ok(Opened {
-            stream,
-            early,
-            agreed,
-        })
-    }
-
     /// Connects once. `offer` says whether to propose being a hop link.
     async fn connect(&self, offer: bool) -> Result<Connected> {
         let attempt = timeout(CONNECT_TIMEOUT, self.try_connect(offer)).await;
@@ -91,11 +78,10 @@ impl Upstream {
     }
 
     async fn try_connect(&self, offer: bool) -> Result<Connected> {
-        let Opened {
-            stream,
-            early,
-            agreed,
-        } = self.open(offer).await?;
+        // What cannot be sent needs no connection.
+        let request = handshake::request(self, offer).await?;
+        let stream = open_stream_at(self.address, &self.url, self.tls.as_ref()).await?;
+        let (stream, early, agreed) = handshake::shake_hands(self, stream, request).await?;
         // A hop sends what it has until it gets through, so what is too large is for the reader to pass over.
         let most = match agreed.is_hop {
             true => self.max_message_size.max(MAX_HOP_MESSAGE),
@@ -114,16 +100,6 @@ impl Upstream {
             falls_short: agreed.falls_short,
         })
     }
-}
-
-/// A connection right behind its opening handshake, for who reads the frames himself.
-pub struct Opened {
-    /// The connection.
-    pub stream: Stream,
-    /// What the server has sent right behind its answer.
-    pub early: Bytes,
-    /// What its answer says.
-    pub agreed: Agreed,
 }
 
 /// Reads `upstream` until `stop` is cancelled. However often the upstream goes away, it is tried again; the log tells when

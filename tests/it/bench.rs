@@ -97,7 +97,7 @@ async fn every_transport_of_a_hop_brings_all_that_is_published() {
 #[tokio::test]
 async fn a_server_with_tls_and_tokens_is_loaded_as_tail_reads_it() {
     let authority = Authority::new();
-    let token = tokens::line("bench", "a-token-of-a-bench", "/**", "subscribe,publish");
+    let token = tokens::line("bench", "a-token-of-a-bench", "*", "subscribe,publish");
     authority.write("tokens", &token);
     let file = authority.file("tokens");
     let hop = authority
@@ -219,6 +219,7 @@ async fn who_is_not_let_in_is_counted_with_the_reason() {
         connections["refused_reasons"].to_string().contains("503"),
         "{connections}"
     );
+    hop.logged_times("subscriber disconnected", 4).await;
     let ended = bench(&hop.url, &args).await;
     assert_eq!(ended.code, Some(0), "nobody has called that a failure");
 

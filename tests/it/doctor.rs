@@ -136,7 +136,10 @@ async fn a_file_is_looked_at_with_its_certificate_and_its_streams() {
     let file = authority.file("wsevent.toml");
     let (code, found) = findings(&["--config", &file]).await;
     assert_eq!(code, Some(1));
-    assert_eq!(about(&found, "tls", "server.pem")["level"], "problem");
+    assert_eq!(
+        about(&found, "tls", "there is no key in it")["level"],
+        "problem"
+    );
     assert_eq!(about(&found, "upstream", "refused")["level"], "problem");
     assert_eq!(about(&found, "memory", "--max-streams")["level"], "warning");
 

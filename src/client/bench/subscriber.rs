@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use clap::ValueEnum;
+use http_body_util::Empty;
 use hyper::header::{self, HeaderValue};
+use hyper::{Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, interval_at, timeout};
 use url::Url;
@@ -21,8 +23,8 @@ use crate::event::{Kind, Payload};
 use crate::source::http::client::{EVENT_STREAM, NDJSON};
 use crate::source::presence::Named;
 use crate::source::upstream::{CONNECT_TIMEOUT, Stream, Upstream, get, open_stream_at};
-use crate::source::websocket::Opened;
 use crate::source::websocket::login::{Step, Talk};
+use crate::source::websocket::{self, Agreed};
 use crate::wire::hop::{Begin, Control, Hello, Scope, StateWish};
 
 /// The longest head of an answer, and the longest message of a login, in bytes.
@@ -133,10 +135,10 @@ impl Subscription {
     }
 
     async fn websocket(&self) -> Result<Connected> {
-        let Opened { stream, early, .. } = self.upstream.open(false).await?;
+        let (stream, come, _) = self.shaken_hands(false).await?;
         let mut connected = Connected {
             stream,
-            early,
+            early: come,
             parser: Parser::Frames(Frames::new(false)),
         };
         connected.log_in(&self.upstream.talk).await?;
@@ -144,9 +146,9 @@ impl Subscription {
     }
 
     async fn hop_link(&self) -> Result<Connected> {
-        let opened = self.upstream.open(true).await?;
+        let (mut stream, come, agreed) = self.shaken_hands(true).await?;
         ensure!(
-            opened.agreed.is_hop,
+            agreed.is_hop,
             "it is no wsevent, as a hop link needs: read it with --transport ws"
         );
         let hello = Control::Hello(Hello {
@@ -156,43 +158,33 @@ impl Subscription {
             state: StateWish::No,
             scope: Scope::All,
         });
-        let mut stream = opened.stream;
-        stream
-            .write_all(&message(hello.to_string().as_bytes()))
-            .await?;
+        let hello = message(hello.to_string().as_bytes());
+        stream.write_all(&hello).await?;
+        // One that has just started waits for its own upstreams first.
+        let mut come = come.to_vec();
+        while !text(&mut stream, &mut come).await?.starts_with(b"!welcome") {}
         Ok(Connected {
             stream,
-            early: opened.early,
+            early: come.into(),
             parser: Parser::Frames(Frames::new(true)),
         })
     }
 
-    async fn body(&self, format: Format) -> Result<Connected> {
-        let request = self.request(format).await?;
-        let upstream = &self.upstream;
-        let tls = upstream.tls.as_ref();
-        let mut stream = open_stream_at(upstream.address, &upstream.url, tls).await?;
-        stream.write_all(&request).await?;
-        let mut come = Vec::with_capacity(1 << 10);
-        let head = loop {
-            if let Some(head) = Head::read(&come).map_err(|Wrong(what)| anyhow::anyhow!(what))? {
-                break head;
-            }
-            ensure!(come.len() < MAX_HEAD, "the head of its answer is too long");
-            let read = stream.read_buf(&mut come).await?;
-            ensure!(read > 0, "connection lost before an answer");
-        };
-        check(&head, format, &come[head.length..])?;
-        let chunks = head.is_chunked.then(Chunks::default);
-        Ok(Connected {
-            stream,
-            early: Bytes::copy_from_slice(&come[head.length..]),
-            parser: Parser::Body(Lines::new(format), chunks),
-        })
+    /// A connection behind the opening handshake of a WebSocket, and what has come behind that.
+    async fn shaken_hands(&self, offer: bool) -> Result<(Stream, Bytes, Agreed)> {
+        let request = websocket::request(&self.upstream, offer).await?;
+        let (stream, head, rest) = self.asked(&request).await?;
+        if head.response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refused(&head, &rest));
+        }
+        let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
+        let key = key.context("the request has no key")?.as_bytes();
+        let offered = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+        let agreed = websocket::check(&head.response, key, offered)?;
+        Ok((stream, rest, agreed))
     }
 
-    /// The request for the stream, as it goes over the wire.
-    async fn request(&self, format: Format) -> Result<Vec<u8>> {
+    async fn body(&self, format: Format) -> Result<Connected> {
         let mut request = get(&self.upstream.url)?;
         let accept = match format {
             Format::EventStream => EVENT_STREAM,
@@ -204,50 +196,93 @@ impl Subscription {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
         self.upstream.introduce(headers).await?;
-        let mut bytes = format!("GET {} HTTP/1.1\r\n", request.uri()).into_bytes();
-        for (name, value) in request.headers() {
-            bytes.extend_from_slice(name.as_str().as_bytes());
-            bytes.extend_from_slice(b": ");
-            bytes.extend_from_slice(value.as_bytes());
-            bytes.extend_from_slice(b"\r\n");
-        }
-        bytes.extend_from_slice(b"\r\n");
-        Ok(bytes)
+        let (stream, head, rest) = self.asked(&request).await?;
+        let is_chunked = check(&head, format, &rest)?;
+        Ok(Connected {
+            stream,
+            early: rest,
+            parser: Parser::Body(Lines::new(format), is_chunked.then(Chunks::default)),
+        })
     }
-}
 
-/// Whether the answer is the stream that was asked for. With it comes the beginning of its body, which may say why not.
-fn check(head: &Head, format: Format, body: &[u8]) -> Result<()> {
-    let status = head.status;
-    match status {
-        200 => {}
-        301..=308 => bail!("the server answered {status}: give the URL that it redirects to"),
-        _ => {
-            let said = String::from_utf8_lossy(body);
-            let said = said.lines().next().unwrap_or_default();
-            let said: String = said.chars().take(100).collect();
-            match said.is_empty() || head.is_chunked {
-                true => bail!("the server answered {status}"),
-                false => bail!("the server answered {status}: {}", said.escape_debug()),
+    /// A connection behind the head of the answer to a request, and what has come behind that.
+    ///
+    /// Not by hyper: a server that is full may answer before it is asked, which hyper takes for an error of another kind, and that is
+    /// just what is to be counted here.
+    async fn asked(&self, request: &Request<Empty<Bytes>>) -> Result<(Stream, Head, Bytes)> {
+        let upstream = &self.upstream;
+        let tls = upstream.tls.as_ref();
+        let mut stream = open_stream_at(upstream.address, &upstream.url, tls).await?;
+        // If it fails, an answer may say why.
+        let written = stream.write_all(&on_the_wire(request)).await;
+        let mut come = Vec::with_capacity(1 << 10);
+        loop {
+            if let Some(head) = Head::read(&come).map_err(|Wrong(what)| anyhow!(what))? {
+                let rest = Bytes::copy_from_slice(&come[head.length..]);
+                return Ok((stream, head, rest));
+            }
+            ensure!(come.len() < MAX_HEAD, "the head of its answer is too long");
+            let read = stream.read_buf(&mut come).await?;
+            if read == 0 {
+                written?;
+                bail!("connection lost before an answer");
             }
         }
     }
+}
+
+/// A request without a body, as it goes over the wire (RFC 9112, section 3).
+fn on_the_wire(request: &Request<Empty<Bytes>>) -> Vec<u8> {
+    let mut bytes = format!("GET {} HTTP/1.1\r\n", request.uri()).into_bytes();
+    for (name, value) in request.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes
+}
+
+/// What a server has answered that does not let in; the beginning of the body may say why.
+fn refused(head: &Head, body: &[u8]) -> anyhow::Error {
+    let status = head.response.status();
+    if status.is_redirection() {
+        return anyhow!("the server answered {status}: give the URL that it redirects to");
+    }
+    let said = String::from_utf8_lossy(body);
+    let said: String = said
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(100)
+        .collect();
+    match said.is_empty() || head.is_chunked() != Ok(false) {
+        true => anyhow!("the server answered {status}"),
+        false => anyhow!("the server answered {status}: {}", said.escape_debug()),
+    }
+}
+
+/// Whether the answer is the stream that was asked for, and comes in chunks.
+fn check(head: &Head, format: Format, body: &[u8]) -> Result<bool> {
+    if head.response.status() != StatusCode::OK {
+        return Err(refused(head, body));
+    }
+    let content_type = head.content_type();
     let fits = match format {
-        Format::EventStream => head.content_type == "text/event-stream",
+        Format::EventStream => content_type == "text/event-stream",
         Format::Ndjson => matches!(
-            &*head.content_type,
+            &*content_type,
             "application/x-ndjson" | "application/ndjson" | "application/jsonl"
         ),
     };
     ensure!(
         fits,
-        "the server's answer is {}, and not what was asked for",
-        match &*head.content_type {
-            "" => "of no type".to_owned(),
-            essence => essence.escape_debug().to_string(),
-        }
+        "the server's answer is of the type '{}', and not what was asked for",
+        content_type.escape_debug()
     );
-    Ok(())
+    head.is_chunked().map_err(|Wrong(what)| anyhow!(what))
 }
 
 impl Connected {

@@ -1,5 +1,8 @@
 //! The answer to a request for an event stream over HTTP/1.1 (RFC 9112): its head, and what its body is cut into.
 
+use hyper::Response;
+use hyper::header::{self, HeaderName};
+
 use super::Wrong;
 
 /// The most headers that an answer may have.
@@ -7,60 +10,62 @@ const MAX_HEADERS: usize = 64;
 /// The longest line that says how long a chunk is.
 const MAX_CHUNK_LINE: usize = 256;
 
-/// The head of an answer, as far as it matters.
-#[derive(Debug, PartialEq, Eq)]
+/// The head of an answer.
+#[derive(Debug)]
 pub struct Head {
     /// Its length, in bytes.
     pub length: usize,
-    /// Its status.
-    pub status: u16,
-    /// Its body comes in chunks.
-    pub is_chunked: bool,
-    /// The type of what it is, without parameters.
-    pub content_type: String,
-    /// It comes from a wsevent.
-    pub is_of_wsevent: bool,
+    /// Status and headers.
+    pub response: Response<()>,
 }
 
 impl Head {
     /// Reads the head that begins here; none while it is not all there.
     pub fn read(bytes: &[u8]) -> Result<Option<Self>, Wrong> {
+        const WRONG: Wrong = Wrong("its answer is none of HTTP/1.1");
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut response = httparse::Response::new(&mut headers);
-        let length = match response.parse(bytes) {
+        let mut head = httparse::Response::new(&mut headers);
+        let length = match head.parse(bytes) {
             Ok(httparse::Status::Complete(length)) => length,
             Ok(httparse::Status::Partial) => return Ok(None),
-            Err(_) => return Err(Wrong("its answer is none of HTTP/1.1")),
+            Err(_) => return Err(WRONG),
         };
-        let header = |name: &str| {
-            let mut headers = response.headers.iter();
-            let header = headers.find(|header| header.name.eq_ignore_ascii_case(name));
-            header.map(|header| String::from_utf8_lossy(header.value).to_ascii_lowercase())
-        };
-        let coding = header("transfer-encoding");
-        let is_chunked = match coding.as_deref().map(str::trim) {
-            None | Some("identity") => false,
-            Some("chunked") => true,
-            Some(_) => {
-                return Err(Wrong(
-                    "its answer has a transfer coding that was not asked for",
-                ));
-            }
-        };
-        if header("content-encoding").is_some_and(|coding| coding != "identity") {
+        let mut response = Response::builder().status(head.code.unwrap_or_default());
+        for header in head.headers.iter() {
+            response = response.header(header.name, header.value);
+        }
+        let response = response.body(()).map_err(|_| WRONG)?;
+        Ok(Some(Self { length, response }))
+    }
+
+    /// A header in small letters; empty if it is not there.
+    fn header(&self, name: HeaderName) -> String {
+        let value = self.response.headers().get(name);
+        let value = value.map_or(&[][..], |value| value.as_bytes());
+        String::from_utf8_lossy(value).trim().to_ascii_lowercase()
+    }
+
+    /// The type of what the body is, without parameters.
+    pub fn content_type(&self) -> String {
+        let content_type = self.header(header::CONTENT_TYPE);
+        let essence = content_type.split(';').next().unwrap_or_default();
+        essence.trim().to_owned()
+    }
+
+    /// Whether the body comes in chunks. An error if it comes in any way that was not asked for.
+    pub fn is_chunked(&self) -> Result<bool, Wrong> {
+        if !matches!(&*self.header(header::CONTENT_ENCODING), "" | "identity") {
             return Err(Wrong(
                 "its answer has a content coding that was not asked for",
             ));
         }
-        let content_type = header("content-type").unwrap_or_default();
-        let essence = content_type.split(';').next().unwrap_or_default().trim();
-        Ok(Some(Self {
-            length,
-            status: response.code.unwrap_or_default(),
-            is_chunked,
-            content_type: essence.to_owned(),
-            is_of_wsevent: header("wsevent-resumed").is_some(),
-        }))
+        match &*self.header(header::TRANSFER_ENCODING) {
+            "" | "identity" => Ok(false),
+            "chunked" => Ok(true),
+            _ => Err(Wrong(
+                "its answer has a transfer coding that was not asked for",
+            )),
+        }
     }
 }
 
