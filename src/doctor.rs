@@ -156,8 +156,10 @@ impl Doctor {
             false => {
                 let lines = findings.iter().map(|finding| format!("{finding}\n"));
                 format!(
-                    "{}{problems} problems, {warnings} warnings\n",
-                    lines.collect::<String>()
+                    "{}{}, {}\n",
+                    lines.collect::<String>(),
+                    counted(problems, "problem"),
+                    counted(warnings, "warning"),
                 )
             }
         };
@@ -228,6 +230,11 @@ impl Doctor {
         let (upstreams, buses) = tokio::join!(join_all(looking), join_all(reaching));
         upstreams.into_iter().chain(buses).flatten().collect()
     }
+}
+
+/// A number of things.
+fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What has failed, in one line.

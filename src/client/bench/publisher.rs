@@ -27,6 +27,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_secs(5);
 
 /// What to publish, and where.
+#[derive(Clone)]
 pub struct Publishing {
     /// The stream.
     pub upstream: Upstream,
