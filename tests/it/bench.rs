@@ -352,14 +352,16 @@ async fn load_grows_step_by_step_and_is_drawn() {
 
 #[tokio::test]
 async fn a_signal_ends_it_with_what_there_is() {
-    let mut hop = Hop::start(&["--produce-rate", "200"]).await;
+    let mut hop = Hop::quiet(&["--accept-publish"]).await;
     let args = [
         "bench",
         &hop.url,
         "--connections",
         "2",
         "--transport",
-        "hop",
+        "ws",
+        "--rate",
+        "50",
         "--duration",
         "1h",
         "--json",
@@ -368,7 +370,8 @@ async fn a_signal_ends_it_with_what_there_is() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("the binary can be run");
-    hop.logged_times("subscriber connected", 2).await;
+    // The third is the publisher, which comes when it begins to measure.
+    hop.logged_times("subscriber connected", 3).await;
     let pid = bench
         .id()
         .and_then(|id| Pid::from_raw(id as i32))
@@ -381,6 +384,7 @@ async fn a_signal_ends_it_with_what_there_is() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
     assert_eq!(report["interrupted"], true);
     assert_eq!(report["connections"]["connected"], 2);
+    assert_eq!(report["steps"][0]["lost"], 0, "{report}");
     hop.signal(Signal::INT);
     hop.stops_well().await;
 }
