@@ -3,10 +3,12 @@
 mod admin;
 mod args;
 mod auth;
+mod bench;
 mod bus;
 pub mod check;
 pub mod config;
 mod connect;
+mod doctor;
 pub mod explain;
 #[cfg(feature = "zeromq")]
 mod forwarder;
@@ -44,6 +46,7 @@ use crate::route::Policy;
 use crate::source::websocket::login::Talk;
 use check::Check;
 use config::{ConfigFile, Unusable};
+use doctor::DoctorArgs;
 use explain::Explain;
 
 /// What the process is to do.
@@ -70,6 +73,8 @@ pub enum Role {
     Tail(Tail),
     /// Sends events.
     Publish(Publish),
+    /// Loads a server.
+    Bench(Box<client::bench::Bench>),
     /// Prints what hops come from.
     Topology(client::topology::Topology),
     /// Prints the way of an event.
@@ -83,6 +88,8 @@ pub enum Role {
     Check(Check),
     /// Says what a hop serves at a URL.
     Explain(Box<Explain>),
+    /// Says whether a hop has what it needs.
+    Doctor(Box<crate::doctor::Doctor>),
 }
 
 /// A hop.
@@ -163,6 +170,7 @@ impl Config {
         let args = Args::from_arg_matches(matches)?;
         let role = match args.command {
             Some(Command::Explain(explain)) => Self::explain(&explain.target, loaded.hop, matches)?,
+            Some(Command::Doctor(doctor)) => Self::doctor(*doctor, Some(loaded.hop), matches)?,
             _ => Role::Hop(loaded.hop),
         };
         let log = LogConfig {
@@ -179,6 +187,19 @@ impl Config {
             .expect("this is the subcommand");
         let explain = Explain::new(target, hop, matches).map_err(usage)?;
         Ok(Role::Explain(Box::new(explain)))
+    }
+
+    fn doctor(
+        args: DoctorArgs,
+        of_file: Option<Hop>,
+        matches: &ArgMatches,
+    ) -> Result<Role, clap::Error> {
+        no_hop_flags(matches).map_err(usage)?;
+        let matches = matches
+            .subcommand_matches("doctor")
+            .expect("this is the subcommand");
+        let doctor = doctor::doctor(args, of_file, matches).map_err(usage)?;
+        Ok(Role::Doctor(Box::new(doctor)))
     }
 
     fn from_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
@@ -202,6 +223,7 @@ impl Config {
                 let hop = hop(explain.hop, own, None, Files::Read).map_err(usage)?;
                 Self::explain(&explain.target, hop, matches)?
             }
+            Some(Command::Doctor(args)) => Self::doctor(*args, None, matches)?,
             Some(Command::Tail(tail)) => {
                 no_hop_flags(matches).map_err(usage)?;
                 let matches = matches
@@ -239,6 +261,14 @@ impl Config {
                     .subcommand_matches("publish")
                     .expect("this is the subcommand");
                 Role::Publish(self::publish(publish, matches).map_err(usage)?)
+            }
+            Some(Command::Bench(args)) => {
+                no_hop_flags(matches).map_err(usage)?;
+                let matches = matches
+                    .subcommand_matches("bench")
+                    .expect("this is the subcommand");
+                let bench = bench::bench(*args, matches).map_err(usage)?;
+                Role::Bench(Box::new(bench))
             }
             Some(Command::Topology(args)) => {
                 no_hop_flags(matches).map_err(usage)?;

@@ -1,5 +1,6 @@
 //! What a person needs at a terminal.
 
+pub mod bench;
 pub mod publish;
 pub mod tail;
 pub mod topology;

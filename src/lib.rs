@@ -20,9 +20,11 @@
 //! - [`proxy`]: the other way to stand between: bytes pass as they are, over a connection for each client. It knows nothing of
 //!   events.
 //! - [`bus`]: source and endpoint in one, for streams that somebody else's system keeps or spreads: Redis, NATS, ZeroMQ, webhooks.
-//! - [`client`]: `wsevent tail`, `wsevent publish`, `wsevent trace`, `wsevent topology`.
+//! - [`client`]: `wsevent tail`, `wsevent publish`, `wsevent bench`, `wsevent trace`, `wsevent topology`.
 //! - [`topology`]: who gets events from whom, as a hop tells it; and how an event has come.
 //! - [`admin`], [`metrics`], [`spans`]: how a process is, for those who run it.
+//! - [`doctor`]: whether a hop has what it needs on this machine.
+//! - [`process`]: other processes of this machine, as the system tells of them.
 //! - [`cli`], [`logging`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
 //! - [`takeover`], [`pause`]: how it goes on as another process.
 //!
@@ -37,6 +39,7 @@ pub mod auth;
 pub mod bus;
 pub mod cli;
 pub mod client;
+pub mod doctor;
 pub mod endpoint;
 pub mod event;
 #[cfg(any(test, fuzzing))]
@@ -46,6 +49,7 @@ pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod pause;
+pub mod process;
 pub mod proxy;
 pub mod reason;
 pub mod reload;
@@ -93,10 +97,12 @@ pub async fn run(role: Role) -> Result<ExitCode> {
     match role {
         Role::Tail(tail) => tail.run().await.map(|()| ExitCode::SUCCESS),
         Role::Publish(publish) => publish.run().await.map(|()| ExitCode::SUCCESS),
+        Role::Bench(bench) => bench.run().await,
         Role::Topology(topology) => topology.run().await,
         Role::Trace(trace) => trace.run().await,
         Role::Check(check) => Ok(check.run()),
         Role::Explain(explain) => Ok(explain.run()),
+        Role::Doctor(doctor) => doctor.run().await,
         Role::Proxy(config) => {
             let signals = Signals::take().context("cannot listen for signals")?;
             let stop = Stop::new(config.drain);

@@ -57,7 +57,8 @@ pub fn read_roots(path: &Path) -> Result<RootCertStore> {
     Ok(roots)
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+/// Reads the certificates in a PEM file; one at least.
+pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let text = fs::read(path)?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>()?;
     if chain.is_empty() {

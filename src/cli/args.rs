@@ -8,9 +8,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::admin::AdminArgs;
 use super::auth::AuthArgs;
+use super::bench::BenchArgs;
 use super::check::CheckArgs;
 use super::config::ConfigArgs;
 use super::connect::ConnectArgs;
+use super::doctor::DoctorArgs;
 use super::explain::ExplainArgs;
 #[cfg(feature = "zeromq")]
 use super::forwarder::ForwarderArgs;
@@ -149,6 +151,8 @@ pub enum Command {
     Tail(TailArgs),
     /// Publish events: one, or one a line
     Publish(PublishArgs),
+    /// Load a stream with subscribers, and say how many, and how many events a second, it carries
+    Bench(Box<BenchArgs>),
     /// Print the way that an event has come, hop by hop, with the time that each link has taken
     Trace(TraceArgs),
     /// Draw what runs: hops, and the links between them, from these upstream
@@ -162,6 +166,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Say what a hop with these flags, or this configuration file, serves at a URL, and how; nothing is connected
     Explain(Box<ExplainArgs>),
+    /// Say whether a hop with these flags, or this configuration file, has what it needs on this machine, and what to change
+    Doctor(Box<DoctorArgs>),
 }
 
 /// The flags of `tail`.

@@ -40,6 +40,9 @@ pub struct ConfigArgs {
     pub config: Option<PathBuf>,
 }
 
+/// The subcommands that have the flags of a hop.
+const ABOUT_HOPS: [&str; 2] = ["explain", "doctor"];
+
 /// Names the flags of a route that come from the top of a file: its own outrank them, as flags outrank variables.
 const DEFAULTS: &str = "of-the-file";
 
@@ -138,12 +141,17 @@ impl ConfigFile {
         let Ok(matches) = command.try_get_matches_from(&args) else {
             return Ok(None);
         };
+        let mut files = Files::Read;
         let (hop, room) = match matches.subcommand() {
             None => (&matches, 1),
-            Some(("explain", explain)) => {
-                let explains = |arg: &OsString| arg == "explain";
-                let at = args.iter().position(explains).expect("it was found");
-                (explain, at + 1)
+            Some((name, own)) if ABOUT_HOPS.contains(&name) => {
+                let is_it = |arg: &OsString| arg == name;
+                let at = args.iter().position(is_it).expect("it was found");
+                // What is wrong with them is a finding of its own.
+                if name == "doctor" {
+                    files = Files::LeaveAlone;
+                }
+                (own, at + 1)
             }
             Some(_) => return Ok(None),
         };
@@ -176,7 +184,7 @@ impl ConfigFile {
             said,
             ignored,
             process: vec![],
-            files: Files::Read,
+            files,
         }))
     }
 
@@ -290,7 +298,10 @@ impl ConfigFile {
         args.splice(self.room..self.room, words);
         let mut command = command();
         let matches = command.try_get_matches_from_mut(args)?;
-        let own = matches.subcommand_matches("explain").unwrap_or(&matches);
+        let own = match matches.subcommand() {
+            Some((_, own)) => own,
+            None => &matches,
+        };
         let hop = super::hop(
             HopArgs::from_arg_matches(own)?,
             own,
@@ -346,10 +357,12 @@ fn command() -> Command {
             true => arg.env(Resettable::Reset),
             false => arg,
         });
-        match command.find_subcommand("explain") {
-            Some(_) => command.mut_subcommand("explain", without),
-            None => command,
-        }
+        ABOUT_HOPS.iter().fold(command, |command, name| {
+            match command.find_subcommand(name) {
+                Some(_) => command.mut_subcommand(name, without),
+                None => command,
+            }
+        })
     }
     without(without_empty_variables(Args::command()))
 }

@@ -88,9 +88,59 @@ impl Transport {
 }
 
 /// A connection that events are sent over.
-enum Sender {
+pub enum Sender {
+    /// In requests.
     Http(Box<http::Sender>),
+    /// As messages.
     WebSocket(Box<websocket::Sender>),
+}
+
+impl Sender {
+    /// Connects. Over HTTP `is_batch` says whether a request may have several events, and `retry` how long a server that has answered
+    /// may be away.
+    pub async fn connect(
+        transport: Transport,
+        upstream: Upstream,
+        is_batch: bool,
+        retry: Duration,
+    ) -> Result<Self> {
+        Ok(match transport {
+            Transport::Http => {
+                let sender = http::Sender::connect(upstream, is_batch, retry).await?;
+                Self::Http(Box::new(sender))
+            }
+            Transport::Websocket => {
+                let sender = websocket::Sender::connect(upstream).await?;
+                Self::WebSocket(Box::new(sender))
+            }
+        })
+    }
+
+    /// Sends events, and waits until they are accepted; their ids, where the server says them.
+    pub async fn send(&mut self, events: &[Payload]) -> Result<Vec<String>> {
+        match self {
+            Self::Http(sender) => sender.send(events).await,
+            Self::WebSocket(sender) => {
+                sender.send(events).await?;
+                Ok(vec![])
+            }
+        }
+    }
+
+    /// Waits for `future`, and sees to the connection meanwhile.
+    pub async fn while_alive<T>(&mut self, future: impl Future<Output = Result<T>>) -> Result<T> {
+        match self {
+            Self::Http(_) => future.await,
+            Self::WebSocket(sender) => sender.while_alive(future).await,
+        }
+    }
+
+    /// Ends the connection in due form.
+    pub async fn close(self) {
+        if let Self::WebSocket(sender) = self {
+            sender.close().await;
+        }
+    }
 }
 
 impl Publish {
@@ -111,16 +161,8 @@ impl Publish {
 
     async fn send_all(self, done: &mut Done) -> Result<()> {
         let is_batch = matches!(self.data, Data::Lines);
-        let mut sender = match self.transport {
-            Transport::Http => {
-                let sender = http::Sender::connect(self.upstream, is_batch, self.retry).await?;
-                Sender::Http(Box::new(sender))
-            }
-            Transport::Websocket => {
-                let sender = websocket::Sender::connect(self.upstream).await?;
-                Sender::WebSocket(Box::new(sender))
-            }
-        };
+        let connecting = Sender::connect(self.transport, self.upstream, is_batch, self.retry);
+        let mut sender = connecting.await?;
         let mut input = Input::open(self.data);
         let start = Instant::now();
         loop {
@@ -134,10 +176,7 @@ impl Publish {
                     due.saturating_sub(done.count).max(1) as usize
                 }
             };
-            let batch = match &mut sender {
-                Sender::Http(_) => input.next(due).await?,
-                Sender::WebSocket(sender) => sender.while_alive(input.next(due)).await?,
-            };
+            let batch = sender.while_alive(input.next(due)).await?;
             if batch.is_empty() {
                 break;
             }
@@ -145,18 +184,10 @@ impl Publish {
                 .into_iter()
                 .map(|bytes| payload(bytes, self.binary))
                 .collect();
-            let ids = match &mut sender {
-                Sender::Http(sender) => sender.send(&batch).await?,
-                Sender::WebSocket(sender) => {
-                    sender.send(&batch).await?;
-                    vec![]
-                }
-            };
+            let ids = sender.send(&batch).await?;
             done.accepted(batch.len(), &ids)?;
         }
-        if let Sender::WebSocket(sender) = sender {
-            sender.close().await;
-        }
+        sender.close().await;
         Ok(())
     }
 }

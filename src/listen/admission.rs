@@ -12,7 +12,7 @@ use super::network::Network;
 
 /// Files that are not connections of clients: listeners, logs, connections to upstreams, and those of clients that are being
 /// told that there is no room.
-const OTHER_FILES: usize = 400;
+pub const OTHER_FILES: usize = 400;
 
 /// A limit of each address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use ahead::Ahead;
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+pub use handshake::{Agreed, check, request};
 use reader::Reader;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;

@@ -23,7 +23,8 @@ const FIRST_ATTEMPTS: u32 = 5;
 /// The longest answer that is read.
 const MAX_ANSWER: usize = 1 << 20;
 
-pub(super) struct Sender {
+/// Events go out in one request after another.
+pub struct Sender {
     upstream: Upstream,
     /// Lines of JSON, rather than one event as it is.
     is_batch: bool,
@@ -57,6 +58,7 @@ struct Answer {
 }
 
 impl Sender {
+    /// Connects.
     pub async fn connect(upstream: Upstream, is_batch: bool, retry: Duration) -> Result<Self> {
         let source = format!("wsevent-publish/{:032x}", rand::random::<u128>());
         Ok(Self {

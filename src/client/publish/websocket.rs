@@ -20,7 +20,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What others publish comes here as well, and is not looked at.
 const MAX_RECEIVED: usize = 1 << 30;
 
-pub(super) struct Sender {
+/// Events go out as messages.
+pub struct Sender {
     link: Link,
     /// How long an answer may take.
     patience: Duration,
@@ -29,6 +30,7 @@ pub(super) struct Sender {
 }
 
 impl Sender {
+    /// Connects.
     pub async fn connect(upstream: Upstream) -> Result<Self> {
         let patience = upstream.ping_interval * 2;
         let upstream = Upstream {
@@ -91,6 +93,7 @@ impl Sender {
         }
     }
 
+    /// Ends the connection in due form.
     pub async fn close(mut self) {
         let done = CloseFrame {
             code: CloseCode::Normal,

@@ -115,7 +115,11 @@ pub async fn request(upstream: &Upstream, offer: bool) -> Result<Request<Empty<B
 }
 
 /// What a server that switches protocols says; an error if it has not done what a server must.
-fn check<B>(response: &Response<B>, key: &[u8], offered: Option<&HeaderValue>) -> Result<Agreed> {
+pub fn check<B>(
+    response: &Response<B>,
+    key: &[u8],
+    offered: Option<&HeaderValue>,
+) -> Result<Agreed> {
     let get = |name: HeaderName| {
         let value = response.headers().get(name);
         value

@@ -1,0 +1,176 @@
+//! What publishes the events that are measured: one connection, on a thread of its own.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::runtime::{self, Handle};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::marker::{Mark, Run, now_ns};
+use crate::client::publish::{Sender, Transport};
+use crate::event::Payload;
+use crate::source::presence::Named;
+use crate::source::produce::Rate;
+use crate::source::upstream::Upstream;
+
+/// So many events go out at once, at most.
+const BATCH: u64 = 256;
+/// How long a server may be away, which would spoil the figures.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long what has been sent may take to be accepted when it is to end.
+const LAST: Duration = Duration::from_secs(5);
+
+/// What to publish, and where.
+#[derive(Clone)]
+pub struct Publishing {
+    /// The stream.
+    pub upstream: Upstream,
+    /// How events get there.
+    pub transport: Transport,
+    /// The size of each, in bytes.
+    pub size: usize,
+}
+
+/// Publishes as long as it is told to.
+pub struct Publisher {
+    what: Arc<Publishing>,
+    run: Run,
+    padding: Arc<[u8]>,
+    /// The number of the last event that has been accepted; what has been sent has a larger one at times.
+    published: Arc<AtomicU64>,
+    handle: Handle,
+}
+
+/// Events on their way.
+pub struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<Result<()>>,
+}
+
+impl Publisher {
+    /// Nothing is sent yet.
+    pub fn start(what: Publishing, run: Run, published: Arc<AtomicU64>) -> Result<Self> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start a thread")?;
+        let handle = runtime.handle().clone();
+        thread::Builder::new()
+            .name("publisher".into())
+            .spawn(move || runtime.block_on(pending::<()>()))
+            .context("cannot start a thread")?;
+        let letters = (0..what.size).map(|_| rand::random_range(b'a'..=b'z'));
+        Ok(Self {
+            padding: letters.collect(),
+            what: Arc::new(what),
+            run,
+            published,
+            handle,
+        })
+    }
+
+    /// The number of the last event that has been published.
+    pub fn published(&self) -> u64 {
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// Connects, and publishes at this rate from then on.
+    pub async fn begin(&self, rate: Rate) -> Result<Running> {
+        let what = self.what.clone();
+        let stop = CancellationToken::new();
+        let connecting = async move {
+            let sender = Sender::connect(what.transport, what.upstream.clone(), true, RETRY).await;
+            sender.map_err(|error| publishing_error(&what, &error))
+        };
+        let sender = self.handle.spawn(connecting).await??;
+        let sending = send(
+            sender,
+            rate,
+            (self.what.clone(), self.run, self.padding.clone()),
+            self.published.clone(),
+            stop.clone(),
+        );
+        let what = self.what.clone();
+        let task = self.handle.spawn(async move {
+            let sent = sending.await;
+            sent.map_err(|error| publishing_error(&what, &error))
+        });
+        Ok(Running { stop, task })
+    }
+}
+
+fn publishing_error(what: &Publishing, error: &anyhow::Error) -> anyhow::Error {
+    let reason = what.upstream.reason(error);
+    anyhow::anyhow!("cannot publish to {}: {reason}", what.upstream)
+}
+
+impl Running {
+    /// Whether it has ended before it was told to, which it does with an error only.
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Ends it, when what has been sent is accepted.
+    pub async fn end(self) -> Result<()> {
+        self.stop.cancel();
+        match timeout(LAST, self.task).await {
+            Ok(result) => result?,
+            Err(_) => bail!("the server has not accepted the last events within {LAST:?}"),
+        }
+    }
+}
+
+/// Events go out when they are due: late ones at once, so that on the whole it is the rate that was asked for.
+async fn send(
+    mut sender: Sender,
+    rate: Rate,
+    (what, run, padding): (Arc<Publishing>, Run, Arc<[u8]>),
+    published: Arc<AtomicU64>,
+    stop: CancellationToken,
+) -> Result<()> {
+    let start = Instant::now();
+    let mut sent = 0;
+    while !stop.is_cancelled() {
+        let due = match rate {
+            Rate::Max => BATCH,
+            Rate::PerSecond(rate) => {
+                let next = Duration::try_from_secs_f64(sent as f64 / rate);
+                let next = next.ok().and_then(|next| start.checked_add(next));
+                let next = next.context("the rate is too low")?;
+                let waiting = async {
+                    // Whichever comes first.
+                    stop.run_until_cancelled(sleep_until(next)).await;
+                    Ok(())
+                };
+                sender.while_alive(waiting).await?;
+                if stop.is_cancelled() {
+                    break;
+                }
+                let due = (start.elapsed().as_secs_f64() * rate) as u64 + 1;
+                due.saturating_sub(sent).clamp(1, BATCH)
+            }
+        };
+        let first = published.load(Ordering::Acquire) + 1;
+        let events: Vec<_> = (first..first + due)
+            .map(|seq| {
+                let mark = Mark {
+                    seq,
+                    sent_ns: now_ns(),
+                };
+                let payload = run.payload(mark, what.size, &padding);
+                Payload::text(String::from_utf8(payload).expect("a marker and letters"))
+            })
+            .collect();
+        sender.send(&events).await?;
+        sent += due;
+        published.fetch_add(due, Ordering::AcqRel);
+    }
+    sender.close().await;
+    Ok(())
+}
