@@ -20,7 +20,8 @@
 //! - [`proxy`]: the other way to stand between: bytes pass as they are, over a connection for each client. It knows nothing of
 //!   events.
 //! - [`bus`]: source and endpoint in one, for streams that somebody else's system keeps or spreads: Redis, NATS, ZeroMQ, webhooks.
-//! - [`client`]: `wsevent tail`, `wsevent publish`, `wsevent trace`, `wsevent topology`.
+//! - [`recording`]: streams in files: what `wsevent record` writes, and what is read again as a source.
+//! - [`client`]: `wsevent tail`, `wsevent record`, `wsevent publish`, `wsevent trace`, `wsevent topology`.
 //! - [`topology`]: who gets events from whom, as a hop tells it; and how an event has come.
 //! - [`admin`], [`metrics`]: how a process is, for those who run it.
 //! - [`cli`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
@@ -45,6 +46,7 @@ pub mod metrics;
 pub mod pause;
 pub mod proxy;
 pub mod reason;
+pub mod recording;
 pub mod reload;
 pub mod route;
 pub mod server;
@@ -88,6 +90,9 @@ use takeover::{Beginning, Giver, Heir, Legacy, Post};
 pub async fn run(role: Role) -> Result<ExitCode> {
     match role {
         Role::Tail(tail) => tail.run().await.map(|()| ExitCode::SUCCESS),
+        Role::Record(record) => record.run().await.map(|()| ExitCode::SUCCESS),
+        Role::Inspect(inspect) => inspect.run(),
+        Role::Pages(pages) => pages.run().map(|()| ExitCode::SUCCESS),
         Role::Publish(publish) => publish.run().await.map(|()| ExitCode::SUCCESS),
         Role::Topology(topology) => topology.run().await,
         Role::Trace(trace) => trace.run().await,

@@ -15,7 +15,10 @@ use super::explain::ExplainArgs;
 #[cfg(feature = "zeromq")]
 use super::forwarder::ForwarderArgs;
 use super::limits::LimitArgs;
+use super::pages::{CompletionsArgs, ManArgs};
 use super::proxy::ProxyArgs;
+use super::record::RecordArgs;
+use super::replay::ReplayArgs;
 use super::route::RouteArgs;
 use super::tls::TlsArgs;
 use super::topology::TopologyArgs;
@@ -149,6 +152,10 @@ pub enum Command {
     Tail(TailArgs),
     /// Publish events: one, or one a line
     Publish(PublishArgs),
+    /// Write a stream into a file, to be served again by replay
+    Record(RecordArgs),
+    /// Serve what a file holds, as a hop whose source it is, with the pauses between events as they were
+    Replay(Box<ReplayArgs>),
     /// Print the way that an event has come, hop by hop, with the time that each link has taken
     Trace(TraceArgs),
     /// Draw what runs: hops, and the links between them, from these upstream
@@ -162,6 +169,10 @@ pub enum Command {
     Check(CheckArgs),
     /// Say what a hop with these flags, or this configuration file, serves at a URL, and how; nothing is connected
     Explain(Box<ExplainArgs>),
+    /// Print what a shell needs to complete flags and subcommands: source <(wsevent completions bash)
+    Completions(CompletionsArgs),
+    /// Print the manual page of wsevent, or of a subcommand: wsevent man tail | man -l -
+    Man(ManArgs),
 }
 
 /// The flags of `tail`.
