@@ -44,6 +44,7 @@ use crate::client::reading::Reading;
 use crate::client::record::Record;
 use crate::client::tail::Tail;
 use crate::client::{self, publish, tail};
+use crate::listen::handed;
 use crate::listen::tls::Tls;
 use crate::recording::inspect::Inspect;
 use crate::route::Policy;
@@ -399,7 +400,15 @@ fn hop(
     let largest = sizes.max().unwrap_or_default();
     let settings = auth::settings(&args.auth, matches)?;
     let is_guarded = settings.is_some() || args.tls.tls_client_ca.is_some();
-    args.auth.check_exposure(&address, &routes, is_guarded)?;
+    let handed = handed::addresses()?;
+    let handed: Vec<_> = handed.iter().map(ToString::to_string).collect();
+    let listens = match handed.is_empty() {
+        true => std::slice::from_ref(&address),
+        false => &handed,
+    };
+    for address in listens {
+        args.auth.check_exposure(address, &routes, is_guarded)?;
+    }
     let (auth, tls) = match files {
         Files::Read => (settings.map(auth::load).transpose()?, args.tls.load()?),
         Files::LeaveAlone => (None, None),

@@ -24,7 +24,7 @@
 //! - [`client`]: `wsevent tail`, `wsevent record`, `wsevent publish`, `wsevent trace`, `wsevent topology`.
 //! - [`topology`]: who gets events from whom, as a hop tells it; and how an event has come.
 //! - [`admin`], [`metrics`]: how a process is, for those who run it.
-//! - [`cli`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
+//! - [`cli`], [`notify`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
 //! - [`takeover`], [`pause`]: how it goes on as another process.
 //!
 //! `wire` imports only `event`; `stream` imports only `wire` and `event`, and never a socket; `source` and `endpoint`
@@ -43,6 +43,7 @@ pub mod event;
 pub mod http_message;
 pub mod listen;
 pub mod metrics;
+pub mod notify;
 pub mod pause;
 pub mod proxy;
 pub mod reason;
@@ -245,6 +246,7 @@ async fn run_hop(mut hop: Hop, stop: Stop) -> Result<()> {
         .map(|listeners| Admin::start(listeners, routes.clone(), stop.clone()))
         .transpose()?;
     let reloading = reload::on_hangup(hangups, files, routes.clone(), addresses);
+    notify::ready(&routes.status());
     let stopped = stop.over().clone();
     tasks.spawn(async move { stopped.run_until_cancelled(reloading).await });
     let door = Door {
@@ -254,6 +256,7 @@ async fn run_hop(mut hop: Hop, stop: Stop) -> Result<()> {
     };
     let ending = stop.begun().clone();
     server::serve(listeners, door, keeper, tasks.clone(), ending, &doors).await;
+    notify::stopping();
     if let Some(giving) = giving {
         // What it may be about to give away is not to be ended here.
         let _ = giving.await;
