@@ -415,6 +415,18 @@ async fn a_file_of_routes_may_have_one_as_a_source() {
     serving
         .logged("upstream has ended: end of the recording")
         .await;
+    let url = http(&serving);
+    for (args, text) in [
+        (
+            &["trace", &url, "--history"][..],
+            "from the recording file:day.rec?speed=2x",
+        ),
+        (&["topology", &url], "recording"),
+    ] {
+        let told = output(args, &[]).await;
+        let told = String::from_utf8(told.stdout).expect("text");
+        assert!(told.contains(text), "{told}");
+    }
     // Where it is on this machine is not told to everyone.
     let index = serving.index().await.to_string();
     assert!(index.contains("file:day.rec?speed=2x"), "{index}");
