@@ -42,11 +42,11 @@ use url::form_urlencoded;
 use crate::endpoint::answer::choose;
 use crate::endpoint::body::{Body, full};
 use crate::http_message::check_host;
-use crate::listen::Listeners;
 use crate::listen::admission::{Admitted, OfEach};
 use crate::listen::entrance::{Bounds, Entrance};
 use crate::listen::rate::Rate;
 use crate::listen::refusal::LINGER;
+use crate::listen::{Listeners, handed};
 use crate::metrics::{Exposition, Metrics};
 use crate::reason;
 use crate::route::{Routes, part};
@@ -69,9 +69,21 @@ const MAX_HEADER_SIZE: usize = 16 << 10;
 
 /// Listens at `address`, for [`Admin::start`].
 pub async fn listen(address: &str) -> Result<Listeners> {
-    let listeners = Listeners::bind(address).await.context("--admin-address")?;
+    let listeners = match handed()? {
+        Some(listeners) => return Ok(listeners),
+        None => Listeners::bind(address).await.context("--admin-address")?,
+    };
     listeners.notice_the_dead(Some(PATIENCE))?;
     Ok(listeners)
+}
+
+/// Listens on what has been handed over for this, if anything has.
+pub fn handed() -> Result<Option<Listeners>> {
+    let Some(listeners) = handed::take(handed::For::Admin)? else {
+        return Ok(None);
+    };
+    listeners.notice_the_dead(Some(PATIENCE))?;
+    Ok(Some(listeners))
 }
 
 /// Answers until it is closed.

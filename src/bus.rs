@@ -12,6 +12,7 @@
 //! - [`envelope`]: how an event's id, time, type and key travel with its payload.
 //! - [`read`], [`forward`], [`outbox`]: the three ways, the same for every bus. They reconnect, and keep the promises.
 //! - [`deep`]: subscribers that want more than is in memory, where a bus keeps more.
+//! - Standard input and recordings are read as buses are.
 //! - The other modules each know one kind of bus: a [`Reader`], a [`Writer`], or both.
 //!
 //! What a bus keeps is the bus's. What it has not confirmed is sent again, with the same id, so that whoever reads the envelope
@@ -28,6 +29,7 @@ pub mod forward;
 mod nats;
 pub mod outbox;
 pub mod read;
+mod recording;
 #[cfg(feature = "redis")]
 mod redis;
 mod stdio;
@@ -42,7 +44,7 @@ use std::time::Duration;
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
-use crate::event::{Event, EventId, NewEvent, Origin};
+use crate::event::{Event, EventId, Gap, NewEvent, Origin};
 use crate::reason;
 use crate::source::presence::Named;
 use crate::source::secret::conceal;
@@ -130,6 +132,10 @@ struct Patience {
 pub enum Arrival {
     /// An event with its id: from its envelope, or from the bus, if that numbers what it keeps.
     Known(Event),
+    /// The same, and what is known to be missing right before it.
+    Told(Event, Gap),
+    /// An event of the state that some stream keeps.
+    Kept(Event),
     /// One that gets its id here.
     New(NewEvent),
     /// So many events are missing here, if it is known how many.
@@ -163,6 +169,14 @@ pub(crate) trait Reader: Send {
     fn begin(&mut self, _: Begin) -> BoxFuture<'_, Result<Option<Begun>>> {
         Box::pin(async { Ok(None) })
     }
+
+    /// Where reading stands, for whoever goes on in another process; none if the bus knows, or nobody does.
+    fn place(&self) -> Option<Box<str>> {
+        None
+    }
+
+    /// Goes on there. Said before the first [`connect`](Self::connect).
+    fn go_on_at(&mut self, _: &str) {}
 
     /// Waits until there is something, and adds all that is there. Not to be given up in the middle, except with the reader.
     fn next<'a>(&'a mut self, arrivals: &'a mut Vec<Arrival>) -> BoxFuture<'a, Result<()>>;
@@ -209,6 +223,11 @@ pub(crate) trait Writer: Send {
 }
 
 impl Bus {
+    /// Whether nothing is missed while nobody reads it.
+    fn waits(&self) -> bool {
+        self.is_durable() || matches!(self.address.kind, Kind::Recording(_))
+    }
+
     /// What reads it.
     pub(crate) fn reader(self: &Arc<Self>) -> Box<dyn Reader> {
         let bus = self.clone();
@@ -224,6 +243,7 @@ impl Bus {
             #[cfg(feature = "zeromq")]
             Kind::ZeroMq { .. } => Box::new(zeromq::Reader::new(bus)),
             Kind::Lines => Box::new(stdio::Reader::new(bus)),
+            Kind::Recording(_) => Box::new(recording::Reader::new(bus)),
             _ => unreachable!("its URL was checked"),
         }
     }
@@ -244,6 +264,7 @@ impl Bus {
             Kind::ZeroMq { .. } => Box::new(zeromq::Writer::new(bus)),
             Kind::Webhook => Box::new(webhook::Writer::new(bus)),
             Kind::Lines => Box::new(stdio::Writer::new(bus)),
+            Kind::Recording(_) => unreachable!("it is read only"),
             #[cfg(not(all(feature = "redis", feature = "nats", feature = "zeromq")))]
             _ => unreachable!("its URL was checked"),
         }

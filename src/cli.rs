@@ -14,7 +14,10 @@ pub mod explain;
 mod forwarder;
 mod limits;
 mod links;
+mod pages;
 mod proxy;
+mod record;
+mod replay;
 mod retain;
 mod route;
 mod tls;
@@ -39,15 +42,20 @@ use connect::{connect, event_url, none_to_talk_to};
 
 use crate::auth::Auth;
 use crate::client::publish::{Data, Publish};
+use crate::client::reading::Reading;
+use crate::client::record::Record;
 use crate::client::tail::Tail;
 use crate::client::{self, publish, tail};
+use crate::listen::handed;
 use crate::listen::tls::Tls;
+use crate::recording::inspect::Inspect;
 use crate::route::Policy;
 use crate::source::websocket::login::Talk;
 use check::Check;
 use config::{ConfigFile, Unusable};
 use doctor::DoctorArgs;
 use explain::Explain;
+use pages::Pages;
 
 /// What the process is to do.
 pub struct Config {
@@ -71,6 +79,10 @@ pub enum Role {
     Hop(Hop),
     /// Prints a stream.
     Tail(Tail),
+    /// Writes a stream into a file.
+    Record(Box<Record>),
+    /// Says what is in such a file.
+    Inspect(Inspect),
     /// Sends events.
     Publish(Publish),
     /// Loads a server.
@@ -90,6 +102,8 @@ pub enum Role {
     Explain(Box<Explain>),
     /// Says whether a hop has what it needs.
     Doctor(Box<crate::doctor::Doctor>),
+    /// Writes what shells and `man` need.
+    Pages(Pages),
 }
 
 /// A hop.
@@ -246,14 +260,42 @@ impl Config {
                 }
                 let connect = connect(&tail.connect, matches, &urls).map_err(usage)?;
                 Role::Tail(Tail {
-                    upstreams: urls.iter().map(|url| connect.upstream(url)).collect(),
-                    transport,
-                    history: tail.history,
-                    last_event_id: tail.last_event_id,
+                    reading: Reading {
+                        upstreams: urls.iter().map(|url| connect.upstream(url)).collect(),
+                        transport,
+                        or_sse: false,
+                        history: tail.history,
+                        last_event_id: tail.last_event_id,
+                        have: Vec::new(),
+                        goes_on: false,
+                        exit_on_close: tail.exit_on_close,
+                    },
                     count: tail.count,
                     timestamps: tail.timestamps,
-                    exit_on_close: tail.exit_on_close,
                 })
+            }
+            Some(Command::Record(record)) => {
+                no_hop_flags(matches).map_err(usage)?;
+                let matches = matches
+                    .subcommand_matches("record")
+                    .expect("this is the subcommand");
+                let record = self::record::record(record, matches).map_err(usage)?;
+                Role::Record(Box::new(record))
+            }
+            Some(Command::Replay(replay)) => {
+                no_hop_flags(matches).map_err(usage)?;
+                let matches = matches
+                    .subcommand_matches("replay")
+                    .expect("this is the subcommand");
+                replay::role(*replay, matches).map_err(usage)?
+            }
+            Some(Command::Completions(completions)) => {
+                no_hop_flags(matches).map_err(usage)?;
+                Role::Pages(completions.into())
+            }
+            Some(Command::Man(man)) => {
+                no_hop_flags(matches).map_err(usage)?;
+                Role::Pages(pages::man(man).map_err(usage)?)
             }
             Some(Command::Publish(publish)) => {
                 no_hop_flags(matches).map_err(usage)?;
@@ -402,7 +444,15 @@ fn hop(
     let largest = sizes.max().unwrap_or_default();
     let settings = auth::settings(&args.auth, matches)?;
     let is_guarded = settings.is_some() || args.tls.tls_client_ca.is_some();
-    args.auth.check_exposure(&address, &routes, is_guarded)?;
+    let handed = handed::addresses()?;
+    let handed: Vec<_> = handed.iter().map(ToString::to_string).collect();
+    let listens = match handed.is_empty() {
+        true => std::slice::from_ref(&address),
+        false => &handed,
+    };
+    for address in listens {
+        args.auth.check_exposure(address, &routes, is_guarded)?;
+    }
     let (auth, tls) = match files {
         Files::Read => (settings.map(auth::load).transpose()?, args.tls.load()?),
         Files::LeaveAlone => (None, None),

@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod publish;
+pub mod reading;
+pub mod record;
 pub mod tail;
 pub mod topology;
 pub mod trace;

@@ -20,12 +20,13 @@
 //! - [`proxy`]: the other way to stand between: bytes pass as they are, over a connection for each client. It knows nothing of
 //!   events.
 //! - [`bus`]: source and endpoint in one, for streams that somebody else's system keeps or spreads: Redis, NATS, ZeroMQ, webhooks.
-//! - [`client`]: `wsevent tail`, `wsevent publish`, `wsevent bench`, `wsevent trace`, `wsevent topology`.
+//! - [`recording`]: streams in files: what `wsevent record` writes, and what is read again as a source.
+//! - [`client`]: `wsevent tail`, `wsevent record`, `wsevent publish`, `wsevent bench`, `wsevent trace`, `wsevent topology`.
 //! - [`topology`]: who gets events from whom, as a hop tells it; and how an event has come.
 //! - [`admin`], [`metrics`], [`spans`]: how a process is, for those who run it.
 //! - [`doctor`]: whether a hop has what it needs on this machine.
 //! - [`process`]: other processes of this machine, as the system tells of them.
-//! - [`cli`], [`logging`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
+//! - [`cli`], [`logging`], [`notify`], [`reload`], [`shutdown`], [`reason`]: how a process begins, changes and ends, and what it says when something fails.
 //! - [`takeover`], [`pause`]: how it goes on as another process.
 //!
 //! `wire` imports only `event`; `stream` imports only `wire` and `event`, and never a socket; `source` and `endpoint`
@@ -48,10 +49,12 @@ pub mod http_message;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod notify;
 pub mod pause;
 pub mod process;
 pub mod proxy;
 pub mod reason;
+pub mod recording;
 pub mod reload;
 pub mod route;
 pub mod server;
@@ -96,6 +99,9 @@ use takeover::{Beginning, Giver, Heir, Legacy, Post};
 pub async fn run(role: Role) -> Result<ExitCode> {
     match role {
         Role::Tail(tail) => tail.run().await.map(|()| ExitCode::SUCCESS),
+        Role::Record(record) => record.run().await.map(|()| ExitCode::SUCCESS),
+        Role::Inspect(inspect) => inspect.run(),
+        Role::Pages(pages) => pages.run().map(|()| ExitCode::SUCCESS),
         Role::Publish(publish) => publish.run().await.map(|()| ExitCode::SUCCESS),
         Role::Bench(bench) => bench.run().await,
         Role::Topology(topology) => topology.run().await,
@@ -250,6 +256,7 @@ async fn run_hop(mut hop: Hop, stop: Stop) -> Result<()> {
         .map(|listeners| Admin::start(listeners, routes.clone(), keeper.clone(), stop.clone()))
         .transpose()?;
     let reloading = reload::on_hangup(hangups, files, routes.clone(), addresses);
+    notify::ready(&routes.status());
     let stopped = stop.over().clone();
     tasks.spawn(async move { stopped.run_until_cancelled(reloading).await });
     let door = Door {
@@ -259,6 +266,7 @@ async fn run_hop(mut hop: Hop, stop: Stop) -> Result<()> {
     };
     let ending = stop.begun().clone();
     server::serve(listeners, door, keeper, tasks.clone(), ending, &doors).await;
+    notify::stopping();
     if let Some(giving) = giving {
         // What it may be about to give away is not to be ended here.
         let _ = giving.await;

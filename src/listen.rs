@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod entrance;
+pub mod handed;
 pub mod memory;
 pub mod network;
 pub mod opening;
@@ -84,6 +85,14 @@ impl Listeners {
                 }
                 result => return result.map(Self::new).with_context(cannot),
             }
+        }
+    }
+
+    /// Listens on what has been handed over for clients; else on each address that `host:port` stands for.
+    pub async fn handed_or_bound(address: &str) -> Result<Self> {
+        match handed::take(handed::For::Clients)? {
+            Some(listeners) => Ok(listeners),
+            None => Self::bind(address).await,
         }
     }
 

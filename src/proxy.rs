@@ -36,7 +36,7 @@ use crate::listen::admission::{Admission, OfEach, most_connections};
 use crate::listen::refusal::TurningAway;
 use crate::listen::tls::Tls;
 use crate::shutdown::Stop;
-use crate::{listen, reason, shutdown};
+use crate::{listen, notify, reason, shutdown};
 use balance::Balance;
 use connect::Connector;
 use headers::Rules;
@@ -109,9 +109,17 @@ pub struct Proxy {
     stop: Stop,
 }
 
+impl Proxy {
+    /// What it does, in a few words.
+    fn status(&self) -> String {
+        let (address, upstreams) = (&self.address, self.upstreams.names().len());
+        format!("{address}: {upstreams} upstreams")
+    }
+}
+
 /// Runs the proxy until `stop` has begun and everything has been drained.
 pub async fn run(config: Config, stop: Stop) -> Result<()> {
-    let mut listeners = Listeners::bind(&config.address).await?;
+    let mut listeners = Listeners::handed_or_bound(&config.address).await?;
     let addresses = listeners.addresses()?;
     let sources = Sources {
         named: config.upstreams,
@@ -160,6 +168,7 @@ pub async fn run(config: Config, stop: Stop) -> Result<()> {
         let upstreams = proxy.upstreams.names().join(" ");
         info!(%address, upstreams, balance = %proxy.upstreams.balance(), "listening");
     }
+    notify::ready(&proxy.status());
     // A task on a worker thread, as in `server::serve`.
     let accepting = tasks.spawn(async move {
         while let Some((socket, address)) = begun.run_until_cancelled(listeners.accept()).await {
@@ -169,6 +178,7 @@ pub async fn run(config: Config, stop: Stop) -> Result<()> {
         }
     });
     accepting.await.expect("accepting does not panic");
+    notify::stopping();
     shutdown::drain(&tasks, &stop).await;
     Ok(())
 }
@@ -212,6 +222,7 @@ fn reload_on_hangup(
     let stop = proxy.stop.begun().clone();
     let reloading = async move {
         while hangup.recv().await.is_some() {
+            notify::reloading();
             if let Some(tls) = proxy.tls.clone() {
                 let reloading = spawn_blocking(move || tls.reload_and_say());
                 reloading.await.expect("reading files does not panic");
@@ -231,6 +242,7 @@ fn reload_on_hangup(
                     warn!(%reason, "cannot load the upstreams again, the old ones stay");
                 }
             }
+            notify::ready(&proxy.status());
         }
     };
     Ok(async move {

@@ -12,6 +12,7 @@ use crate::auth::Auth;
 use crate::cli::Hop;
 use crate::cli::config::{ConfigFile, Fault, Unusable};
 use crate::listen::tls::Tls;
+use crate::notify;
 use crate::reason;
 use crate::route::Routes;
 
@@ -47,6 +48,7 @@ pub async fn on_hangup(
         );
     }
     while hangups.recv().await.is_some() {
+        notify::reloading();
         // Files may be slow.
         block_in_place(|| {
             // In this order: a new route finds its tokens. None stands in the way of another.
@@ -60,6 +62,7 @@ pub async fn on_hangup(
                 reload(file, &routes, &addresses);
             }
         });
+        notify::ready(&routes.status());
     }
 }
 

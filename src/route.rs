@@ -336,6 +336,12 @@ impl Routes {
         &self.own.address
     }
 
+    /// What it does, in a few words.
+    pub fn status(&self) -> String {
+        let (address, routes) = (self.address(), self.all().len());
+        format!("{address}: {routes} routes")
+    }
+
     /// What upstreams have told of theirs.
     pub fn known(&self) -> &Known {
         &self.own.known

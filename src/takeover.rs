@@ -72,12 +72,13 @@ impl Beginning {
         }
         let listeners = match &mut heir {
             Some(heir) => heir.listeners()?,
-            None => Listeners::bind(address).await?,
+            None => Listeners::handed_or_bound(address).await?,
         };
         let admin = match (admin, &mut heir) {
             (Some(address), Some(heir)) => Some(heir.admin(address).await?),
             (Some(address), None) => Some(admin::listen(address).await?),
-            (None, _) => None,
+            (None, Some(_)) => None,
+            (None, None) => admin::handed()?,
         };
         if let (Some(post), None) = (&mut post, &heir) {
             post.open()?;

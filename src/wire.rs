@@ -4,6 +4,7 @@ pub mod cloudevents;
 pub mod comeback;
 pub mod hop;
 pub mod ndjson;
+pub mod recording;
 pub mod sse;
 pub mod websocket;
 #[cfg(feature = "zeromq")]

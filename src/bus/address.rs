@@ -7,6 +7,7 @@
 //! | `nats://host:4222/subject` | a subject, wildcards too |
 //! | `nats+jetstream://host:4222/stream?subject=s` | a stream, all of it or what has that subject |
 //! | `zmq+tcp://host:5556?topic=t` | SUB or PUB; with `&bind` others connect to it |
+//! | `file:///path`, `file:path` | a recording: `?speed=`, `&loop`, `&keep-ids` |
 //! | `-` | standard input or output, one event a line |
 //! | `http://…`, `https://…` | a webhook, to be forwarded to |
 //!
@@ -19,7 +20,9 @@ use url::Url;
 
 use crate::route::pattern::{Key, Pattern};
 use crate::source::upstream::{port, shown};
+pub use recording::{Recording, Speed};
 
+mod recording;
 #[cfg(test)]
 mod tests;
 
@@ -74,6 +77,8 @@ pub enum Kind {
     Webhook,
     /// Standard input or output.
     Lines,
+    /// A recording.
+    Recording(Recording),
 }
 
 /// What an event is needed for.
@@ -89,12 +94,15 @@ pub enum Use {
 
 /// Whether a text is to be read as the address of a bus when it is consumed.
 pub fn is_bus(text: &str) -> bool {
-    let scheme = text.split_once("://").map_or(text, |(scheme, _)| scheme);
+    let scheme = match recording::rest(text) {
+        Some(_) => "file",
+        None => text.split_once("://").map_or(text, |(scheme, _)| scheme),
+    };
     text == "-" || SCHEMES.contains(&scheme.to_ascii_lowercase().as_str())
 }
 
 /// The schemes, without those that a webhook has in common with what else is consumed.
-pub const SCHEMES: [&str; 9] = [
+pub const SCHEMES: [&str; 10] = [
     "redis",
     "rediss",
     "redis+stream",
@@ -104,6 +112,7 @@ pub const SCHEMES: [&str; 9] = [
     "nats+jetstream",
     "natss+jetstream",
     "zmq+tcp",
+    "file",
 ];
 
 /// Written in the form it would have as a flag, without what may be a secret.
@@ -113,6 +122,7 @@ impl fmt::Display for Address {
         let mut names = Vec::new();
         match &self.kind {
             Kind::Lines => return f.write_str("-"),
+            Kind::Recording(recording) => return recording.fmt(f),
             Kind::Webhook => return url.fmt(f),
             Kind::RedisChannel { name, is_pattern } => {
                 let key = if *is_pattern { "pattern" } else { "channel" };
@@ -155,6 +165,15 @@ impl Address {
                 _ => Ok(Self { url, kind }),
             };
         }
+        if let Some(rest) = recording::rest(text) {
+            let recording = match usage {
+                Use::Consume => Recording::parse(rest)?,
+                _ => return Err("a recording is read only: wsevent record writes one".to_owned()),
+            };
+            let url = Url::parse("file:///").expect("a URL");
+            let kind = Kind::Recording(recording);
+            return Ok(Self { url, kind });
+        }
         let url = Url::parse(text).map_err(|error| {
             format!(
                 "this is not a URL ({error}): such as redis://HOST:PORT/0?channel=NAME is expected"
@@ -195,7 +214,9 @@ impl Address {
         if self.kind == Kind::Webhook {
             return pattern.check_upstream(&self.url).map_err(str::to_owned);
         }
-        match pattern.is_on_demand() && !self.name().ends_with('*') {
+        // Each stream has a replay of its own.
+        let is_one_for_all = matches!(self.kind, Kind::Recording(_));
+        match pattern.is_on_demand() && !is_one_for_all && !self.name().ends_with('*') {
             true => Err(
                 "for streams that come and go, the name on the bus has to end in *, for what is theirs: such as channel=live:*"
                     .to_owned(),
@@ -222,7 +243,7 @@ impl Address {
             Kind::Nats { subject } => subject,
             Kind::JetStream { subject, .. } => subject.as_deref().unwrap_or_default(),
             Kind::ZeroMq { topic, .. } => topic,
-            Kind::Webhook | Kind::Lines => "",
+            Kind::Webhook | Kind::Lines | Kind::Recording(_) => "",
         }
     }
 
@@ -245,7 +266,7 @@ impl Address {
                     put(subject, &tokens(&plain));
                 }
             }
-            Kind::Webhook | Kind::Lines => {}
+            Kind::Webhook | Kind::Lines | Kind::Recording(_) => {}
         }
     }
 }
@@ -397,7 +418,7 @@ fn built_in(kind: &Kind) -> Result<(), String> {
         Kind::RedisChannel { .. } | Kind::RedisStream { .. } => ("redis", cfg!(feature = "redis")),
         Kind::Nats { .. } | Kind::JetStream { .. } => ("nats", cfg!(feature = "nats")),
         Kind::ZeroMq { .. } => ("zeromq", cfg!(feature = "zeromq")),
-        Kind::Webhook | Kind::Lines => return Ok(()),
+        Kind::Webhook | Kind::Lines | Kind::Recording(_) => return Ok(()),
     };
     match is_there {
         true => Ok(()),

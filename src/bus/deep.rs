@@ -237,7 +237,11 @@ impl Deep {
             }
             Arrival::Lost(count) => self.lose(count),
             // What is not in the log either is missing here as it is there.
-            Arrival::Known(_) | Arrival::New(_) | Arrival::Unusable(_) => self.lose(Some(1)),
+            Arrival::Known(_)
+            | Arrival::Told(..)
+            | Arrival::Kept(_)
+            | Arrival::New(_)
+            | Arrival::Unusable(_) => self.lose(Some(1)),
         }
     }
 

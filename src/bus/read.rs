@@ -32,13 +32,18 @@ pub async fn consume(
         link: to.number,
         figures,
         most: bus.upstream.max_message_size,
-        resumes: bus.is_durable(),
+        resumes: bus.waits(),
         last: None,
         missing: None,
         unusable: 0,
     };
     let mut reading = Reading::new(bus.reader(), presence, entry);
-    reading.has_met = met.0.met(met.1).is_met;
+    reading.owes_past = bus.is_durable();
+    let before = met.0.met(met.1);
+    reading.has_met = before.is_met;
+    if let Some(place) = before.last_event_id {
+        reading.reader.go_on_at(&place);
+    }
     reading.met = Some(met);
     until_stopped(&stop, pin!(reading.run())).await;
     // It may have ended by itself before, or just now.
@@ -89,7 +94,7 @@ impl Reading {
             let before = self.entry.figures.counts().events;
             let Err(error) = self.connection().await;
             if let Some(ended) = error.downcast_ref::<Ended>() {
-                self.presence.ended(ended.0);
+                self.presence.has_given_all(ended.0);
                 return;
             }
             let reason = self.presence.lost(&error);
@@ -123,6 +128,14 @@ impl Reading {
             for arrival in arrivals.drain(..) {
                 self.entry.take(arrival);
             }
+            self.note_place();
+        }
+    }
+
+    /// Whoever goes on with this, in whatever process, goes on here.
+    fn note_place(&self) {
+        if let (Some((via, number)), Some(place)) = (&self.met, self.reader.place()) {
+            via.note_met(*number, |met| met.last_event_id = Some(place));
         }
     }
 
@@ -181,7 +194,9 @@ impl Entry {
 
     fn take(&mut self, arrival: Arrival) {
         let size = match &arrival {
-            Arrival::Known(event) => event.payload.bytes.len(),
+            Arrival::Known(event) | Arrival::Told(event, _) | Arrival::Kept(event) => {
+                event.payload.bytes.len()
+            }
             Arrival::New(event) => event.payload.bytes.len(),
             Arrival::Lost(count) => return self.lose(*count),
             Arrival::Unusable(reason) => {
@@ -197,7 +212,13 @@ impl Entry {
         }
         self.figures.passed(1, size as u64);
         match arrival {
-            Arrival::Known(event) => self.relay(event),
+            Arrival::Known(event) => self.relay(event, None),
+            Arrival::Told(event, gap) => self.relay(event, Some(gap)),
+            Arrival::Kept(event) => {
+                if self.log.retains() {
+                    self.log.adopt(event);
+                }
+            }
             Arrival::New(event) => {
                 let gap = self.missing.take().map(|missing| self.gap(missing));
                 self.last = Some(self.log.append_by(
@@ -210,9 +231,11 @@ impl Entry {
         }
     }
 
-    fn relay(&mut self, event: Event) {
+    /// `told` is what the bus says is missing right before it.
+    fn relay(&mut self, event: Event, told: Option<Gap>) {
         let id = event.id;
         let gap = match self.missing {
+            None => told,
             // Of an origin that has been here its numbers tell; of one that has begun meanwhile, it is its first.
             Some(Missing::Perhaps) if self.log.knows(id.origin) || id.seq == 1 => None,
             missing => missing.map(|missing| self.gap(missing)),

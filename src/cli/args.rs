@@ -17,7 +17,10 @@ use super::explain::ExplainArgs;
 #[cfg(feature = "zeromq")]
 use super::forwarder::ForwarderArgs;
 use super::limits::LimitArgs;
+use super::pages::{CompletionsArgs, ManArgs};
 use super::proxy::ProxyArgs;
+use super::record::RecordArgs;
+use super::replay::ReplayArgs;
 use super::route::RouteArgs;
 use super::tls::TlsArgs;
 use super::topology::TopologyArgs;
@@ -153,6 +156,10 @@ pub enum Command {
     Publish(PublishArgs),
     /// Load a stream with subscribers, and say how many, and how many events a second, it carries
     Bench(Box<BenchArgs>),
+    /// Write a stream into a file, to be served again by replay
+    Record(RecordArgs),
+    /// Serve what a file holds, as a hop whose source it is, with the pauses between events as they were
+    Replay(Box<ReplayArgs>),
     /// Print the way that an event has come, hop by hop, with the time that each link has taken
     Trace(TraceArgs),
     /// Draw what runs: hops, and the links between them, from these upstream
@@ -168,6 +175,10 @@ pub enum Command {
     Explain(Box<ExplainArgs>),
     /// Say whether a hop with these flags, or this configuration file, has what it needs on this machine, and what to change
     Doctor(Box<DoctorArgs>),
+    /// Print what a shell needs to complete flags and subcommands: source <(wsevent completions bash)
+    Completions(CompletionsArgs),
+    /// Print the manual page of wsevent, or of a subcommand: wsevent man tail | man -l -
+    Man(ManArgs),
 }
 
 /// The flags of `tail`.

@@ -71,7 +71,7 @@ pub struct BenchArgs {
     pub ramp: Option<Ramp>,
 
     /// How long to measure, under each load
-    #[arg(long, env = "WSEVENT_DURATION", value_name = "DURATION", default_value = "10s", value_parser = values::limit)]
+    #[arg(long, env = "WSEVENT_BENCH_DURATION", value_name = "DURATION", default_value = "10s", value_parser = values::limit)]
     pub duration: Duration,
 
     /// Spread the connects of each step over so long; by default they are made as fast as the server takes them, 128 at a time

@@ -96,7 +96,7 @@ pub struct RouteArgs {
     )]
     pub allow_origin: Vec<String>,
 
-    /// Consume this event URL (ws://, wss://, http:// or https://), a bus (redis://, redis+stream://, nats://, nats+jetstream://, zmq+tcp://), or standard input (-), an event a line; repeatable, merged in order of arrival. If the served path ends in /*, so does this one: the rest of the path is carried over
+    /// Consume this event URL (ws://, wss://, http:// or https://), a bus (redis://, redis+stream://, nats://, nats+jetstream://, zmq+tcp://), a recording (file:///PATH?speed=1x&loop&keep-ids), or standard input (-), an event a line; repeatable, merged in order of arrival. If the served path ends in /*, so does this one: the rest of the path is carried over
     #[arg(
         long,
         env = "WSEVENT_CONSUME",
@@ -105,6 +105,10 @@ pub struct RouteArgs {
         help_heading = "Sources"
     )]
     pub consume: Vec<String>,
+
+    /// The recording that `wsevent replay` is given
+    #[arg(skip)]
+    pub replay: Option<String>,
 
     /// Consume ws://HOST:PORT/PATH, with --consume-path
     #[arg(
@@ -328,6 +332,7 @@ fn consumed<'a>(
             std::cmp::Ordering::Greater => urls = vec![composed],
         }
     }
+    urls.extend(args.replay.as_deref());
     Ok(urls)
 }
 

@@ -141,13 +141,22 @@ impl Presence {
         reason
     }
 
-    /// It has said that there is no more to come, by `what`.
+    /// It has said that there is no more to come, by `what`: there is no such stream any more.
     pub fn ended(&self, what: &str) {
+        self.is_over(what, Some(204));
+    }
+
+    /// All that there was to come from it has come: a stream of that stays as long as any.
+    pub fn has_given_all(&self, what: &str) {
+        self.is_over(what, None);
+    }
+
+    fn is_over(&self, what: &str, refused: Option<u16>) {
         let role = self.role();
         if let Some((via, number)) = &self.via {
             let reason = format!("{role} has ended: {what}");
             via.away(*number, &reason);
-            via.lost(*number, Some((204, reason)));
+            via.lost(*number, refused.map(|status| (status, reason)));
         }
         info!(url = self.named.to_string(), "{role} has ended: {what}");
     }

@@ -224,6 +224,8 @@ fn of_node(at: usize, node: &Node) -> Shape {
         Kind::Hop => (Class::Hop, "hop"),
         Kind::Proxy => (Class::Proxy, "proxy"),
         Kind::Foreign => (Class::Foreign, "server"),
+        // It is read as a bus is.
+        Kind::Bus if node.address.starts_with("file:") => (Class::Bus, "recording"),
         Kind::Bus => (Class::Bus, "bus"),
         Kind::Other => (Class::Foreign, "other"),
     };

@@ -1,4 +1,4 @@
-//! The scenarios' compose files: what they would run is what the binary takes, and what they name is there.
+//! Compose files, those of the scenarios and that of a deployment: what they would run is what the binary takes, and what they name is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use saphyr::{LoadableYamlNode, Yaml};
 use crate::harness::wsevent::output;
 
 /// What the image says for whoever runs it; see the Dockerfile.
-const IMAGE: &str = "thednp/wsevent:latest";
-const IMAGE_ENV: [(&str, &str); 1] = [("WSEVENT_SERVE_ADDRESS", "0.0.0.0:8080")];
+pub const IMAGE: &str = "thednp/wsevent:latest";
+pub const IMAGE_ENV: [(&str, &str); 1] = [("WSEVENT_SERVE_ADDRESS", "0.0.0.0:8080")];
 
 #[derive(Debug)]
 struct Service {
@@ -51,16 +51,23 @@ fn compose_files() -> BTreeMap<String, BTreeMap<String, Service>> {
     let names = files.map(|file| file.expect("it can be read").file_name());
     let names = names.map(|name| name.into_string().expect("a name"));
     let names = names.filter_map(|name| name.strip_suffix(".compose.yaml").map(str::to_owned));
-    names.map(|name| (name.clone(), services(&name))).collect()
+    let file = |name: &str| folder().join(format!("{name}.compose.yaml"));
+    names
+        .map(|name| (name.clone(), services(&file(&name))))
+        .collect()
 }
 
-fn services(scenario: &str) -> BTreeMap<String, Service> {
-    let path = folder().join(format!("{scenario}.compose.yaml"));
+/// The services of a deployment.
+fn deployed() -> BTreeMap<String, Service> {
+    services(&Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/compose.yaml"))
+}
+
+fn services(path: &Path) -> BTreeMap<String, Service> {
     let text = std::fs::read_to_string(path).expect("it can be read");
     let documents =
-        Yaml::load_from_str(&text).unwrap_or_else(|wrong| panic!("{scenario}: {wrong}"));
+        Yaml::load_from_str(&text).unwrap_or_else(|wrong| panic!("{}: {wrong}", path.display()));
     let [document] = &documents[..] else {
-        panic!("{scenario} is one document");
+        panic!("{} is one document", path.display());
     };
     let services = document.as_mapping_get("services");
     let services = services.and_then(Yaml::as_mapping).expect("services");
@@ -107,7 +114,9 @@ fn hosts(command: &[String]) -> BTreeSet<String> {
 #[tokio::test]
 async fn what_a_compose_file_runs_the_binary_takes() {
     let mut commands = 0;
-    for (scenario, services) in compose_files() {
+    let mut files = compose_files();
+    files.insert("deploy".to_owned(), deployed());
+    for (scenario, services) in files {
         for (name, service) in services.iter().filter(|(_, it)| it.image == IMAGE) {
             let command: Vec<_> = service.command.iter().map(String::as_str).collect();
             match command[..] {
@@ -132,6 +141,26 @@ async fn what_a_compose_file_runs_the_binary_takes() {
         }
     }
     assert!(commands > 20, "there are {commands} of them only");
+}
+
+#[test]
+fn the_deployment_names_what_is_there_and_lets_in_whom_it_should() {
+    let services = deployed();
+    for (name, service) in &services {
+        assert_eq!(service.image, IMAGE, "{name}");
+        for host in hosts(&service.command) {
+            assert!(services.contains_key(&host), "{name} names {host}");
+        }
+        let publishes = service.command.iter().any(|it| it == "--insecure-publish");
+        assert!(
+            !publishes || service.ports.is_empty(),
+            "{name} is guarded by nobody"
+        );
+        for port in &service.ports {
+            assert!(port.starts_with("127.0.0.1:"), "{name} is for all: {port}");
+        }
+    }
+    assert_eq!(services.len(), 4);
 }
 
 #[test]

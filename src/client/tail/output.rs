@@ -8,8 +8,9 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::End;
+use crate::client::reading::{End, Sink};
 use crate::event::{Kind, Payload};
+use crate::wire::recording::Taken;
 
 /// Standard output, and what has been printed there.
 pub struct Output {
@@ -32,28 +33,9 @@ impl Output {
         }
     }
 
-    /// How many events have been printed.
-    pub fn printed(&self) -> u64 {
-        self.printed
-    }
-
     /// Whether as many as asked for are out.
     fn is_full(&self) -> bool {
         self.count == Some(self.printed)
-    }
-
-    /// Writes out what has been printed.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-
-    /// Prints an event, and writes it out if it is the last one asked for: how that ends the printing, if it does.
-    pub fn print_one(&mut self, payload: &Payload) -> Result<Option<End>> {
-        let printed = self.print(payload);
-        let full = self.is_full();
-        let flushed = printed.and_then(|()| if full { self.flush() } else { Ok(()) });
-        let end = written(flushed)?;
-        Ok(end.or_else(|| full.then_some(End::Done)))
     }
 
     fn print(&mut self, payload: &Payload) -> io::Result<()> {
@@ -72,8 +54,27 @@ impl Output {
     }
 }
 
+impl Sink for Output {
+    fn taken(&self) -> u64 {
+        self.printed
+    }
+
+    /// Prints an event, and writes it out if it is the last one asked for.
+    fn take(&mut self, event: Taken) -> Result<Option<End>> {
+        let printed = self.print(&event.payload);
+        let full = self.is_full();
+        let flushed = printed.and_then(|()| if full { self.out.flush() } else { Ok(()) });
+        let end = written(flushed)?;
+        Ok(end.or_else(|| full.then_some(End::Done)))
+    }
+
+    fn flush(&mut self) -> Result<Option<End>> {
+        written(self.out.flush())
+    }
+}
+
 /// A closed output is an end like others, and a quiet one.
-pub fn written(result: io::Result<()>) -> Result<Option<End>> {
+fn written(result: io::Result<()>) -> Result<Option<End>> {
     match result {
         Ok(()) => Ok(None),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Some(End::OutputClosed)),

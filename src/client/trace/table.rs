@@ -105,6 +105,7 @@ fn note(leg: &Leg) -> String {
         Some(End::Other) if reason.is_empty() => "  it is not told why there is no more".to_owned(),
         Some(End::Origin) => "  began here".to_owned(),
         Some(End::Foreign) => format!("  from {from}, which is no wsevent"),
+        Some(End::Bus) if from.starts_with("file:") => format!("  from the recording {from}"),
         Some(End::Bus) => format!("  from the bus {from}"),
         Some(End::Away) => format!("  from {from}, which does not tell more: {reason}"),
         Some(End::Unknown | End::Deep | End::Other) => format!("  {reason}"),

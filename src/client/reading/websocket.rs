@@ -1,4 +1,4 @@
-//! Printing what comes over a WebSocket.
+//! Reading what comes over a WebSocket.
 
 use std::time::Duration;
 
@@ -8,29 +8,28 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use tracing::debug;
 
-use super::output::{Output, written};
-use super::{End, tell_of_snapshot, warn_of};
-use crate::event::{EventId, Payload, Snapshot};
+use super::{End, Sink, tell_of_snapshot, warn_of};
+use crate::event::{EventId, Gap, Payload, Snapshot};
 use crate::source::websocket::login::{Login, Talk};
 use crate::source::websocket::{Heartbeat, Link, close, complaint, payload};
 use crate::wire::hop::{self, Control};
+use crate::wire::recording::Taken;
 
-impl Output {
-    /// Prints what comes over one connection, and closes it if the server does not. `tell` is called when the server has let
+impl Messages<'_> {
+    /// Reads what comes over one connection, and closes it if the server does not. `tell` is called when the server has let
     /// in whom it wants to know.
-    pub async fn print_all(
-        &mut self,
+    pub async fn read(
+        mut self,
+        sink: &mut impl Sink,
         mut link: Link,
         ping_interval: Duration,
-        mut messages: Messages<'_>,
         tell: impl FnOnce(),
     ) -> Result<End> {
         let mut heartbeat = Heartbeat::new(ping_interval);
-        let end = match self.log_in(&mut link, &mut heartbeat, &mut messages).await {
+        let end = match self.log_in(sink, &mut link, &mut heartbeat).await {
             Ok(None) => {
                 tell();
-                self.print_until_end(&mut link, heartbeat, &mut messages)
-                    .await
+                self.read_until_end(sink, &mut link, heartbeat).await
             }
             Ok(Some(end)) => Ok(end),
             Err(error) => Err(error),
@@ -43,14 +42,14 @@ impl Output {
         end
     }
 
-    /// Prints what comes while the server lets this client in; how it ended, if it has.
+    /// Reads what comes while the server lets this client in; how it ended, if it has.
     async fn log_in(
         &mut self,
+        sink: &mut impl Sink,
         link: &mut Link,
         heartbeat: &mut Heartbeat,
-        messages: &mut Messages<'_>,
     ) -> Result<Option<End>> {
-        let Meaning::Raw { talk } = messages.meaning else {
+        let Meaning::Raw { talk } = self.meaning else {
             return Ok(None);
         };
         let mut login = Login::new(talk);
@@ -60,22 +59,21 @@ impl Output {
                 Ok(None) => return Ok(None),
                 Err(error) => return Ok(Some(End::Lost(error))),
             };
-            if let Some(payload) = messages.event(payload)? {
-                if let Some(end) = self.print_one(&payload)? {
-                    return Ok(Some(end));
-                }
-                if let Some(end) = written(self.flush())? {
-                    return Ok(Some(end));
-                }
+            let heard = self.hear(payload)?;
+            if let Some(end) = self.take(sink, heard)? {
+                return Ok(Some(end));
+            }
+            if let Some(end) = sink.flush()? {
+                return Ok(Some(end));
             }
         }
     }
 
-    async fn print_until_end(
+    async fn read_until_end(
         &mut self,
+        sink: &mut impl Sink,
         link: &mut Link,
         mut heartbeat: Heartbeat,
-        messages: &mut Messages<'_>,
     ) -> Result<End> {
         loop {
             let mut arrived = match heartbeat.next(link).await {
@@ -85,32 +83,50 @@ impl Output {
             // What has arrived together goes out together.
             while let Some(message) = arrived {
                 let is_close = matches!(message, Some(Ok(Message::Close(_))));
-                let event = payload(message).and_then(|payload| match payload {
-                    Some(payload) => messages.event(payload),
-                    None => Ok(None),
+                let heard = payload(message).and_then(|payload| match payload {
+                    Some(payload) => self.hear(payload),
+                    None => Ok(Heard::Nothing),
                 });
-                let ended = match event {
-                    Ok(Some(payload)) => self.print_one(&payload),
-                    Ok(None) => Ok(None),
+                let heard = match heard {
+                    Ok(heard) => heard,
                     Err(error) => {
                         let end = if is_close {
                             End::Closed(error)
                         } else {
                             End::Lost(error)
                         };
-                        return Ok(written(self.flush())?.unwrap_or(end));
+                        return Ok(sink.flush()?.unwrap_or(end));
                     }
                 };
-                if let Some(end) = ended? {
+                if let Some(end) = self.take(sink, heard)? {
                     return Ok(end);
                 }
                 arrived = link.next().now_or_never();
             }
-            if let Some(end) = written(self.flush())? {
+            if let Some(end) = sink.flush()? {
                 return Ok(end);
             }
         }
     }
+
+    fn take(&self, sink: &mut impl Sink, heard: Heard) -> Result<Option<End>> {
+        match heard {
+            Heard::Event(event) => sink.take(event),
+            Heard::Gap(gap) => {
+                warn_of(&gap, self.url);
+                sink.gap(&gap).map(|()| None)
+            }
+            Heard::Nothing => Ok(None),
+        }
+    }
+}
+
+/// What a message says.
+enum Heard {
+    Event(Taken),
+    Gap(Gap),
+    /// Nothing that is for whoever reads.
+    Nothing,
 }
 
 /// What messages mean on one connection.
@@ -123,7 +139,11 @@ pub struct Messages<'a> {
 
 enum Meaning<'a> {
     /// A link to another wsevent. Each event's id is noted.
-    Hop { have: &'a mut Vec<EventId> },
+    Hop {
+        have: &'a mut Vec<EventId>,
+        /// What comes is the state that the hop keeps.
+        is_state: bool,
+    },
     /// Each is an event, unless it is to be ignored.
     Raw { talk: &'a Talk },
 }
@@ -131,7 +151,13 @@ enum Meaning<'a> {
 impl<'a> Messages<'a> {
     /// On a hop link each event's id is noted in `have`. `url` is for the log.
     pub fn of_hop(have: &'a mut Vec<EventId>, url: &'a str) -> Self {
-        Self::new(Meaning::Hop { have }, url)
+        Self::new(
+            Meaning::Hop {
+                have,
+                is_state: false,
+            },
+            url,
+        )
     }
 
     /// On anybody's WebSocket.
@@ -147,34 +173,34 @@ impl<'a> Messages<'a> {
         }
     }
 
-    /// The payload to print, if it is one.
-    fn event(&mut self, payload: Payload) -> Result<Option<Payload>> {
-        let have = match &mut self.meaning {
-            Meaning::Hop { have } => have,
+    fn hear(&mut self, payload: Payload) -> Result<Heard> {
+        let (have, is_state) = match &mut self.meaning {
+            Meaning::Hop { have, is_state } => (have, is_state),
             Meaning::Raw { talk } => {
-                let is_event = !talk.ignores(&payload);
-                if !is_event {
+                if talk.ignores(&payload) {
                     self.ignored += 1;
                     debug!(url = self.url, ignored = self.ignored, "message ignored");
+                    return Ok(Heard::Nothing);
                 }
-                return Ok(is_event.then_some(payload));
+                return Ok(Heard::Event(payload.into()));
             }
         };
-        match hop::decode(payload)? {
-            hop::Message::Event(event) => Ok(is_new(have, event.id).then_some(event.payload)),
-            hop::Message::Control(Control::Gap(gap)) => {
-                warn_of(&gap, self.url);
-                Ok(None)
+        Ok(match hop::decode(payload)? {
+            hop::Message::Event(event) if is_new(have, event.id) => {
+                let event = Taken::from(event);
+                Heard::Event(if *is_state { event.kept() } else { event })
             }
+            hop::Message::Control(Control::Gap(gap)) => Heard::Gap(gap),
             hop::Message::Control(Control::Snapshot(boundary)) => {
                 tell_of_snapshot(&boundary, self.url);
+                *is_state = matches!(boundary, Snapshot::Begin { .. });
                 if let Snapshot::End { after: Some(id) } = boundary {
                     is_new(have, id);
                 }
-                Ok(None)
+                Heard::Nothing
             }
-            _ => Ok(None),
-        }
+            _ => Heard::Nothing,
+        })
     }
 }
 
