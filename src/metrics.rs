@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 
 use crate::route::Routes;
 use crate::wire::Format;
+use crate::wire::compress::Coding;
 use process::Process;
 use streams::Snapshot;
 
@@ -91,6 +92,7 @@ impl Collector for Hop {
         encode_streams(&snapshot, &mut encoder)?;
         encode_links(&snapshot, &mut encoder)?;
         encode_buses(&snapshot, &mut encoder)?;
+        encode_compression(&mut encoder)?;
         encode_process(&self.process, &mut encoder)
     }
 }
@@ -120,6 +122,26 @@ fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
         family.encode_family(&labels)?.encode_gauge(&value)?;
     }
     Ok(())
+}
+
+fn encode_compression(encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let each = |at: usize| {
+        let codings = Coding::ALL.into_iter();
+        codings.map(move |coding| ([("coding", coding.name())], coding.counts()[at]))
+    };
+    counters(
+        encoder,
+        (
+            "wsevent_compression_input_bytes",
+            "Bytes that have been compressed, once for all who read them",
+        ),
+        each(0),
+    )?;
+    counters(
+        encoder,
+        ("wsevent_compression_output_bytes", "What they have become"),
+        each(1),
+    )
 }
 
 fn encode_build(encoder: &mut DescriptorEncoder) -> fmt::Result {
@@ -158,7 +180,7 @@ fn encode_streams(snapshot: &Snapshot, encoder: &mut DescriptorEncoder) -> fmt::
             "Subscribers that are connected",
         ),
         streams().flat_map(|(name, stream)| {
-            let formats = Format::ALL.iter().zip(stream.subscribers);
+            let formats = Format::PLAIN.iter().zip(stream.subscribers);
             formats.map(|(format, count)| {
                 let labels = [("stream", &**name), ("transport", format.name())];
                 (labels, count)

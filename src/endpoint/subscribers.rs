@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::shutdown::Stop;
 use crate::wire::Format;
 
-/// Counts them, for each format that they read. A stream has one of these, and there may be many streams.
+/// Counts them, for each format that they read, compressed or not. A stream has one of these, and there may be many streams.
 #[derive(Debug)]
 pub struct Subscribers {
-    of: [AtomicU32; Format::ALL.len()],
+    of: [AtomicU32; Format::PLAIN.len()],
     /// Counts those of the whole process.
     stop: Stop,
 }
@@ -24,23 +24,23 @@ impl Subscribers {
 
     /// One more reads the stream so.
     pub fn join(&self, format: Format) {
-        self.of[format as usize].fetch_add(1, Ordering::Relaxed);
+        self.of[format.plain() as usize].fetch_add(1, Ordering::Relaxed);
         self.stop.join();
     }
 
     /// One less does.
     pub fn leave(&self, format: Format) {
-        self.of[format as usize].fetch_sub(1, Ordering::Relaxed);
+        self.of[format.plain() as usize].fetch_sub(1, Ordering::Relaxed);
         self.stop.leave();
     }
 
     /// How many read it so.
     pub fn of(&self, format: Format) -> usize {
-        self.of[format as usize].load(Ordering::Relaxed) as usize
+        self.of[format.plain() as usize].load(Ordering::Relaxed) as usize
     }
 
     /// How many there are.
     pub fn all(&self) -> usize {
-        Format::ALL.iter().map(|format| self.of(*format)).sum()
+        Format::PLAIN.iter().map(|format| self.of(*format)).sum()
     }
 }

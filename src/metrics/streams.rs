@@ -53,7 +53,7 @@ pub struct Stream {
     /// Bytes of their payloads.
     pub bytes: u64,
     /// Subscribers in each format.
-    pub subscribers: [usize; Format::ALL.len()],
+    pub subscribers: [usize; Format::PLAIN.len()],
 }
 
 impl Snapshot {
@@ -91,7 +91,7 @@ impl Snapshot {
         let sum = self.streams.entry(name.clone()).or_default();
         sum.events += figures.events;
         sum.bytes += figures.bytes;
-        for (sum, format) in sum.subscribers.iter_mut().zip(Format::ALL) {
+        for (sum, format) in sum.subscribers.iter_mut().zip(Format::PLAIN) {
             *sum += stream.subscribers.of(format);
         }
         let upstreams = stream.via.upstreams().into_iter();

@@ -50,8 +50,8 @@ pub struct Served {
     pub(super) readers: Option<Arc<Usage>>,
     /// For each format, once somebody reads it.
     fanouts: [OnceLock<Box<Fanout>>; Format::ALL.len()],
-    /// For peers, once there is one.
-    peers: OnceLock<Box<Fanout>>,
+    /// For peers, once there is one; and for those that read it compressed.
+    peers: [OnceLock<Box<Fanout>>; 2],
     /// Knows what still runs for it.
     pub tasks: TaskTracker,
 }
@@ -118,7 +118,7 @@ impl Served {
             usage: Arc::default(),
             readers,
             fanouts: Default::default(),
-            peers: OnceLock::new(),
+            peers: Default::default(),
             tasks: tasks.clone(),
         }
     }
@@ -137,14 +137,14 @@ impl Served {
         made.get_or_init(|| self.new_fanout(self.log.clone(), format))
     }
 
-    /// What serves a link to another hop.
-    pub fn links(&self, scope: Scope) -> &Fanout {
+    /// What serves a link to another hop in this format.
+    pub fn links(&self, scope: Scope, format: Format) -> &Fanout {
         match (scope, self.log.own_local()) {
             (Scope::Local, Some(local)) => {
-                let new = || self.new_fanout(local.clone(), Format::Hop);
-                self.peers.get_or_init(new)
+                let new = || self.new_fanout(local.clone(), format);
+                self.peers[usize::from(format.coding().is_some())].get_or_init(new)
             }
-            _ => self.fanout(Format::Hop),
+            _ => self.fanout(format),
         }
     }
 
@@ -161,7 +161,7 @@ impl Served {
 
     /// Lets its subscribers go one by one.
     pub(super) fn drain(&self) {
-        for fanout in self.fanouts.iter().chain([&self.peers]) {
+        for fanout in self.fanouts.iter().chain(&self.peers) {
             if let Some(fanout) = fanout.get() {
                 fanout.drain();
             }
@@ -171,7 +171,8 @@ impl Served {
     /// Has those subscribers let go of that can go on in another process. Links to peers are not among them: where they stand is
     /// said in the numbers of a log that is made anew there. They come back by themselves, and say what they have.
     pub fn hold(&self, collector: &Collector) {
-        for format in [Format::WebSocket, Format::Hop] {
+        let formats = Format::ALL.into_iter();
+        for format in formats.filter(|format| !format.is_body()) {
             if let Some(fanout) = self.fanouts[format as usize].get() {
                 fanout.hold(collector);
             }

@@ -33,7 +33,7 @@ use crate::event::{Kind, Origin, Payload};
 use crate::shutdown::until_stopped;
 use crate::stream::join::PATIENCE;
 use crate::wire::comeback;
-use crate::wire::websocket::MAX_CONTROL_PAYLOAD;
+use crate::wire::websocket::{Inflater, MAX_CONTROL_PAYLOAD};
 
 /// How long a farewell to an upstream may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -90,7 +90,10 @@ impl Upstream {
             .read_buffer_size(READ_BUFFER)
             .max_message_size(Some(most))
             .max_frame_size(Some(most.max(MAX_CONTROL_PAYLOAD)));
-        let socket = Ahead::new(stream, early);
+        let mut socket = Ahead::new(stream, early);
+        if agreed.is_deflated {
+            socket = socket.inflating(Inflater::new(most))?;
+        }
         let link = Link::from_raw_socket(socket, Role::Client, Some(config)).await;
         Ok(Connected {
             link,

@@ -9,6 +9,7 @@ mod bus;
 mod chain;
 mod cli;
 mod compose;
+mod compression;
 mod config;
 mod docs;
 mod drain;

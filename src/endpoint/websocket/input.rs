@@ -11,7 +11,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
 use crate::event::{Kind, Payload};
-use crate::wire::websocket::{HeaderCheck, MAX_CONTROL_PAYLOAD, is_whole_control_frames};
+use crate::wire::Format;
+use crate::wire::compress::Coding;
+use crate::wire::websocket::{HeaderCheck, Inflater, MAX_CONTROL_PAYLOAD, is_whole_control_frames};
 
 /// A small buffer to begin with: clients send little.
 const READ_BUFFER: usize = 1 << 10;
@@ -19,11 +21,14 @@ const READ_BUFFER: usize = 1 << 10;
 /// The parser of one subscriber's frames.
 pub struct Input {
     max_message_size: usize,
+    /// Its messages may be compressed.
+    inflates: bool,
     parser: Option<Box<Parser>>,
 }
 
 struct Parser {
     check: HeaderCheck,
+    inflater: Option<Box<Inflater>>,
     context: WebSocketContext,
 }
 
@@ -67,10 +72,11 @@ impl Unheard {
 }
 
 impl Input {
-    /// A parser that refuses messages above `max_message_size` bytes.
-    pub fn new(max_message_size: usize) -> Self {
+    /// A parser that refuses messages above `max_message_size` bytes, from one who is written to in `format`.
+    pub fn new(format: Format, max_message_size: usize) -> Self {
         Self {
             max_message_size,
+            inflates: format.coding() == Some(Coding::Deflate),
             parser: None,
         }
     }
@@ -90,7 +96,7 @@ impl Input {
         replies: &mut Vec<u8>,
         mut publish: Result<impl FnMut(Payload), Unheard>,
     ) -> Result<(), End> {
-        let max_message_size = self.max_message_size;
+        let (max_message_size, inflates) = (self.max_message_size, self.inflates);
         let mut parser = self.parser.take().unwrap_or_else(|| {
             let config = WebSocketConfig::default()
                 .read_buffer_size(READ_BUFFER)
@@ -100,14 +106,24 @@ impl Input {
                 .max_frame_size(Some(max_message_size.max(MAX_CONTROL_PAYLOAD)));
             Box::new(Parser {
                 check: HeaderCheck::default(),
+                inflater: inflates.then(|| Box::new(Inflater::new(max_message_size))),
                 context: WebSocketContext::new(Role::Server, Some(config)),
             })
         });
         // Without a parser that waits for more, the bytes begin at a frame boundary.
         let leaves_nothing = self.parser.is_none() && is_whole_control_frames(bytes);
         let (good, wrong) = parser.check.take(bytes);
+        let wrong = wrong.map(|wrong| (CloseCode::Protocol, Cow::Borrowed(wrong)));
+        let mut inflated = Vec::new();
+        let (input, wrong) = match &mut parser.inflater {
+            None => (&bytes[..good], wrong),
+            Some(inflater) => {
+                let taken = inflater.take(&bytes[..good], &mut inflated);
+                (&inflated[..], taken.err().or(wrong))
+            }
+        };
         let mut wire = Wire {
-            input: &bytes[..good],
+            input,
             output: replies,
         };
         let mut closed = None;
@@ -125,7 +141,9 @@ impl Input {
                     (Ok(_), None) => break Err(Unheard::Nobody.end()),
                 },
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    break wrong.map_or(Ok(()), |wrong| Err(violation(CloseCode::Protocol, wrong)));
+                    break wrong.map_or(Ok(()), |(code, reason)| {
+                        Err(End::Violation { code, reason })
+                    });
                 }
                 Err(error) => break Err(refusal(error)),
             }
@@ -226,7 +244,7 @@ mod tests {
 
     /// Feeds `bytes` in pieces of `step`; the replies and how it ended.
     fn feed(bytes: &[u8], step: usize) -> (Vec<u8>, Result<(), End>) {
-        let mut input = Input::new(MAX);
+        let mut input = Input::new(Format::WebSocket, MAX);
         let mut replies = vec![];
         for piece in bytes.chunks(step) {
             if let Err(end) = input.take(piece, &mut replies, NOBODY) {
@@ -271,7 +289,7 @@ mod tests {
         let lens = bytes.each_ref().map(Vec::len);
         let bytes = bytes.concat();
         let whole = [lens[..3].iter().sum(), bytes.len()];
-        let mut input = Input::new(MAX);
+        let mut input = Input::new(Format::WebSocket, MAX);
         for (at, byte) in bytes.iter().enumerate() {
             let taken = input.take(&[*byte], &mut vec![], Ok(|_| ()));
             assert_eq!(taken, Ok(()));
@@ -285,7 +303,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_after_whole_control_frames() {
-        let mut input = Input::new(MAX);
+        let mut input = Input::new(Format::WebSocket, MAX);
         let ping = frame(0x89, b"ping");
         input
             .take(&ping, &mut vec![], NOBODY)
@@ -349,7 +367,8 @@ mod tests {
         ]
         .concat();
         for step in 1..=bytes.len() {
-            let (mut input, mut replies, mut taken) = (Input::new(MAX), vec![], vec![]);
+            let (mut input, mut replies, mut taken) =
+                (Input::new(Format::WebSocket, MAX), vec![], vec![]);
             for piece in bytes.chunks(step) {
                 let take = |payload| taken.push(payload);
                 assert_eq!(input.take(piece, &mut replies, Ok(take)), Ok(()));

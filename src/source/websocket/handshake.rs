@@ -16,6 +16,7 @@ use crate::source::refusal::{Refused, Unfit};
 use crate::source::upstream::{Stream, Upstream, get};
 use crate::wire::RESUMED;
 use crate::wire::hop::{self, SUBPROTOCOL};
+use crate::wire::websocket::extensions;
 
 /// Whether the upstream may have refused because of the subprotocol it was offered. Of these statuses, some say plainly that
 /// it was something else.
@@ -39,6 +40,8 @@ pub fn may_be_for_the_offer(error: &anyhow::Error) -> bool {
 pub struct Agreed {
     /// It has taken the offer to be a hop link.
     pub is_hop: bool,
+    /// Its messages may be compressed.
+    pub is_deflated: bool,
     /// Which instance it is, if it is a wsevent.
     pub instance: Option<Origin>,
     /// It has not all that the URL asks for of the stream's past; nor has who was not asked.
@@ -53,10 +56,11 @@ pub async fn shake_hands(
 ) -> Result<(Stream, Bytes, Agreed)> {
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
     let key = key.cloned().context("the request has no key")?;
-    let offered = request
-        .headers()
-        .get(header::SEC_WEBSOCKET_PROTOCOL)
-        .cloned();
+    let subprotocol = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+    let offered = Offered {
+        subprotocol: subprotocol.cloned(),
+        extensions: upstream.compress,
+    };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut connection = connection.with_upgrades();
     let exchange = async {
@@ -64,7 +68,7 @@ pub async fn shake_hands(
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(Refused::read(upstream, response).await.into());
         }
-        let agreed = check(&response, key.as_bytes(), offered.as_ref())?;
+        let agreed = check(&response, key.as_bytes(), &offered)?;
         anyhow::Ok((hyper::upgrade::on(response).await?, agreed))
     };
     let mut exchange = std::pin::pin!(exchange);
@@ -107,6 +111,10 @@ pub async fn request(upstream: &Upstream, offer: bool) -> Result<Request<Empty<B
         let subprotocol = HeaderValue::from_static(SUBPROTOCOL);
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
+    if upstream.compress {
+        let offer = HeaderValue::from_static(extensions::OFFER);
+        headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, offer);
+    }
     if upstream.is_peer {
         headers.insert(hop::SCOPE, HeaderValue::from_static(hop::LOCAL));
     }
@@ -114,8 +122,15 @@ pub async fn request(upstream: &Upstream, offer: bool) -> Result<Request<Empty<B
     Ok(request)
 }
 
+/// What a server may have taken.
+struct Offered {
+    subprotocol: Option<HeaderValue>,
+    /// Whether that is [`extensions::OFFER`].
+    extensions: bool,
+}
+
 /// What a server that switches protocols says; an error if it has not done what a server must.
-fn check<B>(response: &Response<B>, key: &[u8], offered: Option<&HeaderValue>) -> Result<Agreed> {
+fn check<B>(response: &Response<B>, key: &[u8], offered: &Offered) -> Result<Agreed> {
     let get = |name: HeaderName| {
         let value = response.headers().get(name);
         value
@@ -135,12 +150,15 @@ fn check<B>(response: &Response<B>, key: &[u8], offered: Option<&HeaderValue>) -
             "the upstream has answered another handshake than ours".into()
         ));
     }
-    if !get(header::SEC_WEBSOCKET_EXTENSIONS).is_empty() {
-        bail!(Unfit(
+    let is_deflated = match extensions::agreed(response.headers()) {
+        Ok(false) => false,
+        Ok(true) if offered.extensions => true,
+        _ => bail!(Unfit(
             "the upstream uses an extension that it was not asked for".into()
-        ));
-    }
+        )),
+    };
     let taken = get(header::SEC_WEBSOCKET_PROTOCOL);
+    let offered = offered.subprotocol.as_ref();
     let offered = offered.and_then(|offered| offered.to_str().ok());
     let mut offered = offered.unwrap_or_default().split(',').map(str::trim);
     if !taken.is_empty() && !offered.any(|offered| offered == taken) {
@@ -152,6 +170,7 @@ fn check<B>(response: &Response<B>, key: &[u8], offered: Option<&HeaderValue>) -
     let is_hop = taken == SUBPROTOCOL && response.headers().contains_key(hop::INSTANCE);
     Ok(Agreed {
         is_hop,
+        is_deflated,
         instance: get(hop::INSTANCE).parse().ok(),
         falls_short: matches!(get(RESUMED), "no" | "partial"),
     })

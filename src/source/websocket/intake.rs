@@ -11,7 +11,6 @@ use crate::event::{Event, EventId, Gap, Origin, Payload, Snapshot};
 use crate::stream::EventLog;
 use crate::stream::merge::Inflow;
 use crate::stream::merge::row::Marks;
-use crate::wire::Format;
 use crate::wire::hop::{self, Begin, Control, Hello, Instance, Scope, StateWish, Welcome};
 
 /// More notices than this are not kept at once: there is at most one for each origin.
@@ -339,7 +338,7 @@ fn shows_by_number(gap: &Gap) -> bool {
 fn announce(log: &EventLog, path: Vec<Instance>) {
     let mut frame = Vec::new();
     hop::encode_control(&Control::Path(path), &mut frame);
-    log.announce(Format::Hop, &frame);
+    log.announce(&frame);
 }
 
 impl Drop for Intake<'_> {
