@@ -66,6 +66,7 @@ fn main() -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let events = events();
     let mut table = Table::new(&[
         "transport",
         "coding",
@@ -90,11 +91,42 @@ fn main() -> Result<ExitCode> {
         table.push(row);
     }
     println!("Machine: {}.\n", machine(cpus.pinned));
+    println!("{}", events.to_markdown());
     print!("{}", table.to_markdown());
     Ok(match is_whole {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// What it takes to compress one event, without anything else.
+fn events() -> Table {
+    let mut table = Table::new(&["bytes", "coding", "CPU µs/event", "of its bytes"]);
+    for len in [100, 1 << 10, 16 << 10, 1 << 20] {
+        let events: Vec<_> = (0..64).map(|number| event(number * 1_000, len)).collect();
+        for coding in Coding::ALL {
+            let (mut out, mut total) = (Vec::new(), 0);
+            let rounds = (64 << 20) / len.max(16 << 10);
+            let mut begun = common::now_ns();
+            for round in 0..2 * rounds {
+                // The first half warms up.
+                if round == rounds {
+                    (begun, total) = (common::now_ns(), 0);
+                }
+                out.clear();
+                coding.append(&[events[round % events.len()].as_bytes()], &mut out);
+                total += out.len();
+            }
+            let each = (common::now_ns() - begun) as f64 / rounds as f64;
+            table.push(vec![
+                len.to_string(),
+                coding.name().to_owned(),
+                format!("{:.1}", each / 1_000.0),
+                format!("{:.0} %", total as f64 * 100.0 / (rounds * len) as f64),
+            ]);
+        }
+    }
+    table
 }
 
 struct Case {
@@ -217,8 +249,13 @@ fn event(number: usize, len: usize) -> String {
         );
     }
     event.truncate(event.trim_end_matches(',').len());
-    let missing = len.saturating_sub(event.len() + 12);
-    event + "],\"pad\":\"" + &"x".repeat(missing) + "\"}"
+    event += "],\"pad\":\"";
+    while event.len() + 2 < len {
+        noise = noise.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(17);
+        event += &format!("{noise:016x}");
+    }
+    event.truncate(len.saturating_sub(2));
+    event + "\"}"
 }
 
 struct Connected {

@@ -138,6 +138,7 @@ impl Asked<'_> {
         let lease = self.open().await?;
         let stream = &lease.stream;
         stream.log.wait_for(&wish).await;
+        let _past = stream.log.compress_past(format, &wish).await;
         let mut joined = stream.log.subscribe_with(format, &wish, wants);
         let deep = stream.reach(format, &wish, &mut joined).await;
         let mut headers = answer::headers(format, compress, joined.resumed);
@@ -215,8 +216,9 @@ impl Asked<'_> {
         let lease = self.open().await?;
         let log = &lease.stream.log;
         log.wait_for(&wish).await;
-        // Before the handshake is answered: what comes once the client knows that it is subscribed must reach it.
         let format = Format::WebSocket.coded(coding);
+        let _past = log.compress_past(format, &wish).await;
+        // Before the handshake is answered: what comes once the client knows that it is subscribed must reach it.
         let mut joined = log.subscribe_with(format, &wish, wants);
         let deep = lease.stream.reach(format, &wish, &mut joined);
         let deep = deep.await;

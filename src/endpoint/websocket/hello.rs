@@ -173,5 +173,6 @@ pub async fn join(
         hop::StateWish::Yes => StateWish::Yes,
         hop::StateWish::Missed => StateWish::Missed,
     };
+    let _past = log.compress_past(format, &wish).await;
     Ok((log.subscribe_with(format, &wish, wants), wish))
 }
