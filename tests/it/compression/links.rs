@@ -4,8 +4,10 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::{COMPRESSED, FIN, TEXT, deflated, event, message};
 use crate::harness::events::{all_sorts, assert_same};
+use crate::harness::log::Line;
 use crate::harness::upstream::{Link, Upstream};
 use crate::harness::wsevent::{Hop, Tail};
+use crate::mesh::Mesh;
 
 /// The next hop, which asks for what `hop` serves at this URL.
 async fn below(hop: &Hop, url: &str, args: &[&str]) -> Hop {
@@ -154,4 +156,29 @@ async fn a_compressed_subscriber_goes_on_in_another_process() {
     old.stops_well().await;
     publish(2).await;
     publish(3).await;
+}
+
+/// Of what has entered there only, as ever.
+#[tokio::test]
+async fn peers_may_read_each_other_compressed() {
+    let mesh = Mesh::start(2, &["--compress", "--consume-compress"]).await;
+    let mut subscribers = vec![];
+    for number in 0..2 {
+        let hop = mesh.hop(number);
+        let is_peer = |line: &Line| line.field("transport") == "hop+deflate";
+        hop.logged_where("subscriber connected", is_peer).await;
+        subscribers.push(hop.subscribe().await);
+    }
+    for number in 0..6 {
+        let sender = &mut subscribers[number % 2];
+        sender
+            .send_frame(TEXT, event(number as u64).as_bytes())
+            .await;
+        for subscriber in &mut subscribers {
+            assert_eq!(
+                subscriber.message().await,
+                Message::text(event(number as u64))
+            );
+        }
+    }
 }
