@@ -77,7 +77,7 @@ pub struct Stream {
     body: Incoming,
     decoder: Decoder,
     /// Takes the compression out, if there is one.
-    expander: Option<Packed>,
+    expander: Option<Box<Packed>>,
     /// What has arrived and is not taken yet.
     arrived: Bytes,
     /// The name of how it comes.
@@ -102,6 +102,15 @@ struct Packed {
 const EXPANDED: usize = 64 << 10;
 
 impl Packed {
+    /// In a box: most bodies are not compressed.
+    fn new(coding: Coding) -> Option<Box<Self>> {
+        Some(Box::new(Self {
+            expander: Expander::new(coding)?,
+            packed: Bytes::new(),
+            has_more: false,
+        }))
+    }
+
     /// The next part of what has arrived; none if something else has to arrive first.
     fn next(&mut self) -> Result<Option<Bytes>> {
         if !self.has_more {
@@ -272,7 +281,7 @@ impl Client {
         }
         let media = media(response.headers())?;
         let coding = coding(response.headers(), self.upstream.compress)?;
-        let expander = coding.and_then(Expander::new);
+        let packed = coding.and_then(Packed::new);
         // Nobody else sends it.
         let from_wsevent = response.headers().contains_key(RESUMED);
         let instance = response.headers().get(INSTANCE);
@@ -280,11 +289,7 @@ impl Client {
         Ok(Answer::Stream(Box::new(Stream {
             body: response.into_body(),
             decoder: Decoder::new(media, from_wsevent, self.upstream.max_message_size),
-            expander: expander.map(|expander| Packed {
-                expander,
-                packed: Bytes::new(),
-                has_more: false,
-            }),
+            expander: packed,
             arrived: Bytes::new(),
             transport: match media {
                 Media::EventStream => "sse",
