@@ -24,6 +24,7 @@ use crate::server::failures::{Failure, Failures};
 use crate::server::limits::Keeper;
 use crate::stream::Carrier;
 use crate::wire::Format;
+use crate::wire::compress::Coding;
 use process::Process;
 use streams::{Readers, Snapshot};
 
@@ -117,6 +118,7 @@ impl Collector for Figures {
         encode_links(snapshot, encoder)?;
         encode_buses(snapshot, encoder)?;
         encode_connections(&self.keeper, encoder)?;
+        encode_compression(encoder)?;
         encode_process(&self.process, encoder)
     }
 }
@@ -146,6 +148,26 @@ fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
         family.encode_family(&labels)?.encode_gauge(&value)?;
     }
     Ok(())
+}
+
+fn encode_compression(encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let each = |at: usize| {
+        let codings = Coding::ALL.into_iter();
+        codings.map(move |coding| ([("coding", coding.name())], coding.counts()[at]))
+    };
+    counters(
+        encoder,
+        (
+            "wsevent_compression_input_bytes",
+            "Bytes that have been compressed, once for all who read them",
+        ),
+        each(0),
+    )?;
+    counters(
+        encoder,
+        ("wsevent_compression_output_bytes", "What they have become"),
+        each(1),
+    )
 }
 
 fn encode_build(encoder: &mut DescriptorEncoder) -> fmt::Result {
@@ -216,7 +238,7 @@ fn encode_streams(snapshot: &Snapshot, encoder: &mut DescriptorEncoder) -> fmt::
 fn encode_subscribers(snapshot: &Snapshot, encoder: &mut DescriptorEncoder) -> fmt::Result {
     let readers = || {
         snapshot.streams.iter().flat_map(|(name, stream)| {
-            let formats = Format::ALL.iter().zip(stream.subscribers);
+            let formats = Format::PLAIN.iter().zip(stream.subscribers);
             formats.map(|(format, readers)| {
                 let labels = [("stream", &**name), ("transport", format.name())];
                 (labels, readers)

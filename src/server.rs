@@ -321,17 +321,16 @@ async fn hand_over(
     } = handover;
     let mut scope = Scope::All;
     let (format, early, preface, subscription, publish) = match kind {
-        Kind::WebSocket(subscription, publish) => {
-            let format = Format::WebSocket;
+        Kind::WebSocket(format, subscription, publish) => {
             (format, early, Bytes::new(), subscription, publish)
         }
         Kind::Body(format, preface, subscription) => {
             (format, early, preface, subscription, Err(Unheard::Nobody))
         }
-        Kind::Hop => {
+        Kind::Hop(format) => {
             let joining = async {
-                let (hello, early) = hello::receive(&mut connection, early).await?;
-                let joined = hello::join(&stream.log, &stream.via, &hello).await?;
+                let (hello, early) = hello::receive(&mut connection, format, early).await?;
+                let joined = hello::join(&stream.log, format, &stream.via, &hello).await?;
                 anyhow::Ok((joined, hello.scope, early))
             };
             let over = stream.ender.token();
@@ -344,12 +343,12 @@ async fn hand_over(
             let ((mut joined, wish), asked, early) = joined?;
             scope = asked;
             if scope == Scope::All {
-                deep = stream.reach(Format::Hop, &wish, &mut joined).await;
+                deep = stream.reach(format, &wish, &mut joined).await;
             }
             stream.subscribers.told_gaps(Format::Hop, joined.gaps.len());
             let welcome = hello::welcome(&joined, &stream.via, scope);
             let publish = Err(Unheard::Nobody);
-            (Format::Hop, early, welcome, joined.subscription, publish)
+            (format, early, welcome, joined.subscription, publish)
         }
     };
     let begun = Instant::now();
@@ -369,9 +368,9 @@ async fn hand_over(
         }
     };
     let remaining = remaining.map(|remaining| remaining.saturating_sub(begun.elapsed()));
-    let fanout = match format {
-        Format::Hop => stream.links(scope),
-        format => stream.fanout(format),
+    let fanout = match format.plain() {
+        Format::Hop => stream.links(scope, format),
+        _ => stream.fanout(format),
     };
     fanout.serve(Arrival {
         stream: connection,

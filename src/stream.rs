@@ -560,16 +560,16 @@ impl EventLog {
             return;
         }
         // Links that were there before would miss these events: they have to come again and say what they have.
-        if let Some(tape) = state.tapes.get_mut(Format::Hop) {
+        for tape in state.tapes.all_of(Format::Hop) {
             tape.cut_off();
         }
         self.publish(state);
     }
 
-    /// Tells the readers of one format something that is no event.
-    pub fn announce(&self, format: Format, frame: &[u8]) {
+    /// Tells the hops downstream something that is no event.
+    pub fn announce(&self, frame: &[u8]) {
         let mut state = self.lock();
-        if let Some(tape) = state.tapes.get_mut(format) {
+        for tape in state.tapes.all_of(Format::Hop) {
             tape.append_notice(frame);
         }
         self.tell(state);

@@ -237,7 +237,7 @@ impl Stream {
         let Served { log, policy, .. } = &*served;
         let figures = log.figures();
         let held = log.held();
-        let readers = Format::ALL.map(|format| Subscribers::of(&served, format));
+        let readers = Format::PLAIN.map(|format| Subscribers::of(&served, format));
         let counts = &served.subscribers;
         Self {
             path: served.name.clone(),

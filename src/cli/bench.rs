@@ -145,6 +145,9 @@ pub fn bench(args: BenchArgs, matches: &ArgMatches) -> Usage<Bench> {
     url.url = transport.mapped(url.url);
     let connect = connect(&args.connect, matches, &[url.clone(), of_bench.clone()])?;
     let upstream = connect.upstream(&url);
+    if upstream.compress {
+        return Err("--consume-compress has no place here: a bench expands nothing. cargo bench --bench compress shows what compression saves and costs".into());
+    }
     if !upstream.talk.ignore.is_empty() {
         return Err("--consume-ignore has no place here: a bench looks into no message but for its own marker".into());
     }

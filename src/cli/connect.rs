@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, ArgMatches};
 use hyper::http::HeaderName;
 use tokio_rustls::rustls::ClientConfig;
@@ -99,6 +100,10 @@ pub struct ConnectArgs {
     )]
     pub consume_ignore: Vec<String>,
 
+    /// Ask the other side to compress what it sends (not with publish): by zstd or gzip over HTTP, by permessage-deflate over a WebSocket. For links over slow networks; another wsevent does it with --compress
+    #[arg(long, env = "WSEVENT_CONSUME_COMPRESS", value_parser = BoolishValueParser::new(), help_heading = "Connections")]
+    pub consume_compress: bool,
+
     /// Ping the other side so often; if it is silent for two intervals, it is given up. Who reads SSE gets a comment as often, and every 15 s at least
     #[arg(long, env = "WSEVENT_PING_INTERVAL", value_name = "DURATION", default_value = "30s", value_parser = values::interval, help_heading = "Connections")]
     pub ping_interval: Duration,
@@ -109,7 +114,8 @@ pub struct ConnectArgs {
 }
 
 /// Those that make sense only where there is an upstream.
-const OF_UPSTREAMS: [&str; 8] = [
+const OF_UPSTREAMS: [&str; 9] = [
+    "consume_compress",
     "consume_ca",
     "consume_cert",
     "consume_header",
@@ -146,7 +152,8 @@ pub fn none_to_reach(matches: &ArgMatches) -> Usage<()> {
 
 /// Events are published, and nothing is read.
 pub fn none_to_talk_to(matches: &ArgMatches) -> Usage<()> {
-    match said(matches, &OF_WEBSOCKETS).as_deref() {
+    let of_reading = said(matches, &OF_WEBSOCKETS).or_else(|| said(matches, &["consume_compress"]));
+    match of_reading.as_deref() {
         None => Ok(()),
         Some(flag @ ("--consume-message" | "--consume-keepalive")) => {
             Err(format!("{flag} would be published: give DATA instead"))
@@ -186,6 +193,7 @@ pub fn event_url(text: &str) -> Usage<EventUrl> {
 pub struct Connect {
     headers: Vec<(HeaderName, Secret)>,
     talk: Talk,
+    compress: bool,
     /// There when a URL asks for it.
     tls: Option<Arc<ClientConfig>>,
     max_message_size: usize,
@@ -205,6 +213,7 @@ pub fn connect(args: &ConnectArgs, matches: &ArgMatches, urls: &[EventUrl]) -> U
     }
     Ok(Connect {
         talk: talk(args, matches)?,
+        compress: args.consume_compress,
         max_message_size: args.max_message_size,
         ping_interval: args.ping_interval,
         ..reach(&args.reach, matches, urls)?
@@ -226,6 +235,7 @@ pub fn reach(args: &ReachArgs, matches: &ArgMatches, urls: &[EventUrl]) -> Usage
     Ok(Connect {
         headers: headers?,
         talk: Talk::default(),
+        compress: false,
         tls: tls.map_err(|error| format!("--consume-ca: {}", reason::of(&error)))?,
         max_message_size: LARGEST,
         ping_interval: PING_INTERVAL,
@@ -248,6 +258,7 @@ impl Connect {
             variables: url.variables.clone(),
             headers: self.headers.clone(),
             talk: self.talk.clone(),
+            compress: self.compress,
             // A redirect may lead from http:// to https://.
             tls: self.tls.clone().filter(|_| url.url.scheme() != "ws"),
             max_message_size: self.max_message_size,

@@ -86,6 +86,10 @@ pub struct RouteArgs {
     #[arg(long, env = "WSEVENT_ACCEPT_PUBLISH", value_parser = BoolishValueParser::new(), help_heading = "Serving")]
     pub accept_publish: bool,
 
+    /// Compress the stream for clients that ask for it: WebSocket by permessage-deflate, SSE and NDJSON by zstd or gzip. Each event once for all of them
+    #[arg(long, env = "WSEVENT_COMPRESS", value_parser = BoolishValueParser::new(), help_heading = "Serving")]
+    pub compress: bool,
+
     /// The origins of pages that may read over HTTP and publish
     #[arg(
         long,
@@ -249,6 +253,7 @@ pub fn policy(args: RouteArgs, path: &str, matches: &ArgMatches) -> Usage<Policy
             max_message_size: args.connect.max_message_size,
             overload: args.overload,
             accept_publish: args.accept_publish,
+            compress: args.compress,
             max_publish_rate: max_publish_rate(&args.limits, args.accept_publish, matches)?,
             max_connection_age: args.limits.max_connection_age,
         },

@@ -12,6 +12,7 @@ use url::form_urlencoded;
 use crate::event::{Labels, Snapshot};
 use crate::stream::EventLog;
 use crate::stream::join::{Joined, Resumed, StateWish, Wish};
+use crate::wire::compress::Coding;
 use crate::wire::{Format, RESUMED, SNAPSHOT, hop, sse};
 
 /// The id of the last event that a client has (WHATWG HTML, section 9.2.4).
@@ -177,13 +178,63 @@ fn query(request: &Parts) -> form_urlencoded::Parse<'_> {
     form_urlencoded::parse(request.uri.query().unwrap_or_default().as_bytes())
 }
 
-/// The headers of an answer whose body is the stream in `format`.
-pub fn headers(format: Format, resumed: Resumed) -> HeaderMap {
-    let content_type = match format {
+/// The content codings that there are, in order of preference where a client has none. gzip takes three times as long, and
+/// is not smaller.
+const CODINGS: [(Option<Coding>, &str); 4] = [
+    (Some(Coding::Zstd), "zstd"),
+    (Some(Coding::Gzip), "gzip"),
+    (Some(Coding::Gzip), "x-gzip"),
+    (None, "identity"),
+];
+
+/// Nothing of what there is would be welcome.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotAcceptable;
+
+/// Chooses by the header Accept-Encoding (RFC 9110, section 12.5.3); none for the stream as it is.
+pub fn content_coding(headers: &HeaderMap) -> Result<Option<Coding>, NotAcceptable> {
+    let lines = headers.get_all(header::ACCEPT_ENCODING).into_iter();
+    let accept: Vec<_> = lines.filter_map(|line| line.to_str().ok()).collect();
+    let listed: Vec<_> = accept
+        .iter()
+        .flat_map(|line| line.split(','))
+        .filter_map(range)
+        .collect();
+    let quality = |coding: Option<Coding>, name: &str| {
+        let named = |wanted: &str| {
+            let mut listed = listed.iter();
+            let found = listed.find(|listed| listed.media_type.eq_ignore_ascii_case(wanted));
+            found.map(|found| (found.quality, wanted != "*"))
+        };
+        match named(name).or_else(|| named("*")) {
+            Some((0, _)) => None,
+            Some(rank) => Some(rank),
+            // What is not said to be unwelcome is the last resort.
+            None => coding.is_none().then_some((0, false)),
+        }
+    };
+    let mut best = None;
+    for (coding, name) in CODINGS {
+        let rank = quality(coding, name);
+        if rank.is_some() && best.is_none_or(|(_, before)| rank > before) {
+            best = Some((coding, rank));
+        }
+    }
+    best.map(|(coding, _)| coding).ok_or(NotAcceptable)
+}
+
+/// The headers of an answer whose body is the stream in `format`. `compress` says whether there are others that differ by their
+/// coding only.
+pub fn headers(format: Format, compress: bool, resumed: Resumed) -> HeaderMap {
+    let content_type = match format.plain() {
         Format::Ndjson => "application/x-ndjson",
         _ => "text/event-stream",
     };
-    HeaderMap::from_iter([
+    let vary = match compress {
+        true => "accept, accept-encoding",
+        false => "accept",
+    };
+    let mut headers = HeaderMap::from_iter([
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
@@ -191,9 +242,14 @@ pub fn headers(format: Format, resumed: Resumed) -> HeaderMap {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         ),
-        (header::VARY, HeaderValue::from_static("accept")),
+        (header::VARY, HeaderValue::from_static(vary)),
         (RESUMED, HeaderValue::from_static(resumed.as_str())),
-    ])
+    ]);
+    if let Some(coding) = format.coding() {
+        let coding = HeaderValue::from_static(coding.name());
+        headers.insert(header::CONTENT_ENCODING, coding);
+    }
+    headers
 }
 
 /// What a body has before its first event.
@@ -205,13 +261,13 @@ pub fn preface(format: Format, wish: &Wish, joined: &Joined) -> Vec<u8> {
         _ if joined.state.is_some() => None,
         _ => joined.before.map(|id| id.to_string().into()),
     };
-    let mut preface = match format {
-        Format::Sse => {
+    let mut preface = format.beginning().to_vec();
+    format.put(&mut preface, |plain, out| {
+        if plain == Format::Sse {
             let pause = Duration::from_millis(rand::random_range(RETRY));
-            sse::opening(pause, position.as_deref())
+            out.extend(sse::opening(pause, position.as_deref()));
         }
-        _ => Vec::new(),
-    };
+    });
     for gap in &joined.gaps {
         format.encode_gap(gap, &mut preface);
     }
@@ -245,6 +301,46 @@ mod tests {
     use hyper::Request;
 
     use super::*;
+
+    fn coded(accept: &[&str]) -> Result<Option<Coding>, NotAcceptable> {
+        let mut headers = HeaderMap::new();
+        for line in accept {
+            let line = HeaderValue::from_str(line).expect("a header");
+            headers.append(header::ACCEPT_ENCODING, line);
+        }
+        content_coding(&headers)
+    }
+
+    #[test]
+    fn a_coding_is_used_if_it_is_asked_for() {
+        const GZIP: Result<Option<Coding>, NotAcceptable> = Ok(Some(Coding::Gzip));
+        const ZSTD: Result<Option<Coding>, NotAcceptable> = Ok(Some(Coding::Zstd));
+        for (accept, expected) in [
+            (&[][..], Ok(None)),
+            (&[""], Ok(None)),
+            (&["identity"], Ok(None)),
+            (&["br, deflate"], Ok(None)),
+            (&["gzip, deflate, br, zstd"], ZSTD),
+            (&["GZIP"], GZIP),
+            (&["x-gzip"], GZIP),
+            (&["deflate", "gzip;q=0.1"], GZIP),
+            (&["zstd;q=0.9, gzip"], GZIP),
+            (&["gzip;q=0.5, zstd;q=0.5"], ZSTD),
+            (&["zstd;q=0, gzip;q=0"], Ok(None)),
+            (&["zstd;q=0, *"], GZIP),
+            (&["*"], ZSTD),
+            // What is named counts more than what is merely let pass.
+            (&["*, gzip"], GZIP),
+            (&["identity, gzip;q=0.5"], Ok(None)),
+            (&["gzip;q=0.5, identity;q=0.2"], GZIP),
+            (&["gzip, identity;q=0"], GZIP),
+            (&["br, identity;q=0"], Err(NotAcceptable)),
+            (&["*;q=0"], Err(NotAcceptable)),
+            (&["*;q=0, identity"], Ok(None)),
+        ] {
+            assert_eq!(coded(accept), expected, "{accept:?}");
+        }
+    }
 
     fn chosen(accept: &[&str]) -> Option<Representation> {
         let mut headers = HeaderMap::new();

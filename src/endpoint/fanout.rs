@@ -125,6 +125,8 @@ pub struct Settings {
     pub overload: Overload,
     /// Whether clients may publish.
     pub accept_publish: bool,
+    /// Whether they may have the stream compressed.
+    pub compress: bool,
     /// How fast each of them may, if there is a limit.
     pub max_publish_rate: Option<Rate>,
     /// About how old a connection may become, if there is a limit.
@@ -293,7 +295,7 @@ pub struct Audience {
 impl Audience {
     /// What happens to those who fall out of history. A link to another hop can say exactly what it has, so it comes again.
     fn overload(&self) -> Overload {
-        match self.format {
+        match self.format.plain() {
             Format::Hop => Overload::Disconnect,
             _ => self.overload,
         }
@@ -470,6 +472,11 @@ impl Fanout {
         lags.into_iter().sum()
     }
 
+    /// Reads what one of its subscribers sends.
+    fn input(&self) -> Input {
+        Input::new(self.audience.format, self.settings.max_message_size)
+    }
+
     /// Lets subscribers go one by one, as the process is about to stop.
     pub fn drain(&self) {
         let shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
@@ -491,7 +498,7 @@ impl Fanout {
             }
         }
         let shard = self.next_shard();
-        let input = Input::new(self.settings.max_message_size);
+        let input = self.input();
         let head = arrival.subscription.head.clone();
         // hyper holds a copy of whatever a stream of HTTP/2 is given; TLS bounds itself.
         let most = match arrival.stream {

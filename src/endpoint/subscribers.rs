@@ -9,15 +9,15 @@ use crate::shutdown::Stop;
 use crate::stream::{Amount, Subscription};
 use crate::wire::Format;
 
-/// Counts them, for each format that they read. A stream has one of these, and there may be many streams.
+/// Counts them, for each format that they read, compressed or not. A stream has one of these, and there may be many streams.
 pub struct Subscribers {
-    of: [AtomicU32; Format::ALL.len()],
+    of: [AtomicU32; Format::PLAIN.len()],
     /// All that there have been.
-    joined: [AtomicU64; Format::ALL.len()],
+    joined: [AtomicU64; Format::PLAIN.len()],
     /// What those have been sent that are in no shard of a fan-out: shards count for themselves.
-    sent: [Sent; Format::ALL.len()],
+    sent: [Sent; Format::PLAIN.len()],
     /// How often one was told alone that it has missed something.
-    gaps: [AtomicU64; Format::ALL.len()],
+    gaps: [AtomicU64; Format::PLAIN.len()],
     overloads: [AtomicU64; Overload::ALL.len()],
     /// Where those are that are in no shard.
     places: Mutex<Vec<(Format, Place)>>,
@@ -64,35 +64,35 @@ impl Subscribers {
 
     /// One more reads the stream so.
     pub fn join(&self, format: Format) {
-        self.of[format as usize].fetch_add(1, Ordering::Relaxed);
-        self.joined[format as usize].fetch_add(1, Ordering::Relaxed);
+        self.of[format.plain() as usize].fetch_add(1, Ordering::Relaxed);
+        self.joined[format.plain() as usize].fetch_add(1, Ordering::Relaxed);
         self.stop.join();
     }
 
     /// One less does.
     pub fn leave(&self, format: Format) {
-        self.of[format as usize].fetch_sub(1, Ordering::Relaxed);
+        self.of[format.plain() as usize].fetch_sub(1, Ordering::Relaxed);
         self.stop.leave();
     }
 
     /// How many read it so.
     pub fn of(&self, format: Format) -> usize {
-        self.of[format as usize].load(Ordering::Relaxed) as usize
+        self.of[format.plain() as usize].load(Ordering::Relaxed) as usize
     }
 
     /// How many there are.
     pub fn all(&self) -> usize {
-        Format::ALL.iter().map(|format| self.of(*format)).sum()
+        Format::PLAIN.iter().map(|format| self.of(*format)).sum()
     }
 
     /// How many have come to read it so, since it began.
     pub fn joined(&self, format: Format) -> u64 {
-        self.joined[format as usize].load(Ordering::Relaxed)
+        self.joined[format.plain() as usize].load(Ordering::Relaxed)
     }
 
     /// What those have been sent that are in no shard.
     pub fn sent(&self, format: Format) -> &Sent {
-        &self.sent[format as usize]
+        &self.sent[format.plain() as usize]
     }
 
     fn places(&self) -> MutexGuard<'_, Vec<(Format, Place)>> {
@@ -120,18 +120,18 @@ impl Subscribers {
     /// How far those are behind that are in no shard.
     pub fn lag(&self, format: Format) -> Lag {
         let places = self.places();
-        let same = places.iter().filter(|(it, _)| *it == format);
+        let same = places.iter().filter(|(it, _)| it.plain() == format.plain());
         same.map(|(_, place)| place.lag()).sum()
     }
 
     /// One of them has been told so often that it has missed something which others have not.
     pub fn told_gaps(&self, format: Format, count: usize) {
-        self.gaps[format as usize].fetch_add(count as u64, Ordering::Relaxed);
+        self.gaps[format.plain() as usize].fetch_add(count as u64, Ordering::Relaxed);
     }
 
     /// How often they have been.
     pub fn gaps(&self, format: Format) -> u64 {
-        self.gaps[format as usize].load(Ordering::Relaxed)
+        self.gaps[format.plain() as usize].load(Ordering::Relaxed)
     }
 
     /// This has been done about one that was too slow.

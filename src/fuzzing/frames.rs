@@ -3,6 +3,7 @@
 use super::{Reads, option};
 use crate::endpoint::websocket::input::{End, Input, Unheard};
 use crate::event::{Kind, Payload};
+use crate::wire::Format;
 use crate::wire::websocket::boundary_at_or_after;
 
 /// How it has ended: a code, or whether what has come is whole messages.
@@ -14,14 +15,18 @@ enum Result {
 }
 
 /// Frames, read by what a server reads them with. They mean the same however they come, no message is above the limit, and what is
-/// answered is whole frames. The first byte says how long a message may be, and who is heard.
+/// answered is whole frames. The first byte says how long a message may be, who is heard, and whether messages may be compressed.
 pub fn client_frames(input: &[u8]) {
     let (options, input) = option(input);
     let limit = [0, 10, 2_000, 100_000][usize::from(options & 3)];
     let hears = [Ok(()), Err(Unheard::Nobody), Err(Unheard::WithoutRight)];
-    let hears = hears[usize::from(options >> 2) % hears.len()];
+    let hears = hears[usize::from((options & 0x7F) >> 2) % hears.len()];
+    let format = match options & 0x80 {
+        0 => Format::WebSocket,
+        _ => Format::WebSocketDeflate,
+    };
     Reads::of(input).each_way(|reads| {
-        let mut input = Input::new(limit);
+        let mut input = Input::new(format, limit);
         let (mut replies, mut taken) = (vec![], vec![]);
         let mut result = None;
         for read in reads {

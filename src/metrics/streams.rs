@@ -75,7 +75,7 @@ pub struct Stream {
     /// What has carried events here, in this process.
     pub received: [Amount; Carrier::ALL.len()],
     /// Subscribers in each format.
-    pub subscribers: [Readers; Format::ALL.len()],
+    pub subscribers: [Readers; Format::PLAIN.len()],
     /// What was done about those that were too slow.
     pub overloads: [u64; Overload::ALL.len()],
 }
@@ -116,7 +116,7 @@ impl Readers {
 }
 
 /// How far the subscribers of a stream are behind, in each format.
-type Lags = [Option<Lag>; Format::ALL.len()];
+type Lags = [Option<Lag>; Format::PLAIN.len()];
 
 /// So many streams are looked at at once.
 const AT_ONCE: usize = 64;
@@ -142,7 +142,7 @@ impl Snapshot {
         });
         let others: Arc<str> = OTHERS.into();
         let looks = streams.into_iter().map(|stream| async move {
-            let lags = join_all(Format::ALL.map(|format| stream.lag(format))).await;
+            let lags = join_all(Format::PLAIN.map(|format| stream.lag(format))).await;
             (stream, lags)
         });
         let mut looks = stream::iter(looks).buffered(AT_ONCE).enumerate();
@@ -172,7 +172,7 @@ impl Snapshot {
         for (carrier, amount) in stream.log.received() {
             sum.received[carrier as usize] += amount;
         }
-        let readers = sum.subscribers.iter_mut().zip(Format::ALL).zip(lags);
+        let readers = sum.subscribers.iter_mut().zip(Format::PLAIN).zip(lags);
         for ((sum, format), lag) in readers {
             sum.add(stream, format, lag);
         }

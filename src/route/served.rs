@@ -50,12 +50,21 @@ pub struct Served {
     /// Those who use it and are no peers, if they are why it has peers itself: two that read each other for each other's sake would never
     /// end.
     pub(super) readers: Option<Arc<Usage>>,
-    /// For each format, once somebody reads it.
-    fanouts: [OnceLock<Box<Fanout>>; Format::ALL.len()],
-    /// For peers, once there is one.
-    peers: OnceLock<Box<Fanout>>,
+    /// For each format that is not compressed, once somebody reads it.
+    fanouts: [OnceLock<Box<Fanout>>; Format::PLAIN.len()],
+    /// The others, once there is one of them: most streams have none.
+    rare: OnceLock<Box<Rare>>,
     /// Knows what still runs for it.
     pub tasks: TaskTracker,
+}
+
+/// Those who serve what few streams are read as.
+#[derive(Default)]
+struct Rare {
+    /// For each format that is compressed.
+    coded: [OnceLock<Box<Fanout>>; Format::ALL.len() - Format::PLAIN.len()],
+    /// For peers, and for those that read it compressed.
+    peers: [OnceLock<Box<Fanout>>; 2],
 }
 
 /// A stream, and the right to expect that it stays.
@@ -120,7 +129,7 @@ impl Served {
             usage: Arc::default(),
             readers,
             fanouts: Default::default(),
-            peers: OnceLock::new(),
+            rare: OnceLock::new(),
             tasks: tasks.clone(),
         }
     }
@@ -135,18 +144,39 @@ impl Served {
 
     /// What serves the stream in this format.
     pub fn fanout(&self, format: Format) -> &Fanout {
-        let made = &self.fanouts[format as usize];
-        made.get_or_init(|| self.new_fanout(self.log.clone(), format))
+        let place = match Self::coded(format) {
+            Some(at) => &self.rare().coded[at],
+            None => &self.fanouts[format as usize],
+        };
+        place.get_or_init(|| self.new_fanout(self.log.clone(), format))
     }
 
-    /// What serves a link to another hop.
-    pub fn links(&self, scope: Scope) -> &Fanout {
+    /// The place of a format among those that are compressed, if it is one.
+    fn coded(format: Format) -> Option<usize> {
+        (format as usize).checked_sub(Format::PLAIN.len())
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
+    /// What serves the stream in this format, if somebody has read that.
+    fn made(&self, format: Format) -> Option<&Fanout> {
+        let place = match Self::coded(format) {
+            Some(at) => &self.rare.get()?.coded[at],
+            None => &self.fanouts[format as usize],
+        };
+        place.get().map(Box::as_ref)
+    }
+
+    /// What serves a link to another hop in this format.
+    pub fn links(&self, scope: Scope, format: Format) -> &Fanout {
         match (scope, self.log.own_local()) {
             (Scope::Local, Some(local)) => {
-                let new = || self.new_fanout(local.clone(), Format::Hop);
-                self.peers.get_or_init(new)
+                let new = || self.new_fanout(local.clone(), format);
+                self.rare().peers[usize::from(format.coding().is_some())].get_or_init(new)
             }
-            _ => self.fanout(Format::Hop),
+            _ => self.fanout(format),
         }
     }
 
@@ -161,17 +191,21 @@ impl Served {
         ))
     }
 
-    /// What serves it in this format, as far as somebody has read that.
-    fn made(&self, format: Format) -> impl Iterator<Item = &Fanout> {
-        let peers = self.peers.get().filter(|_| format == Format::Hop);
-        let fanouts = self.fanouts[format as usize].get().into_iter();
-        fanouts.chain(peers).map(|fanout| &**fanout)
+    /// What serves it in this format, compressed or not, as far as somebody has read that.
+    fn all_made(&self, plain: Format) -> impl Iterator<Item = &Fanout> {
+        let rare = self.rare.get().filter(|_| plain == Format::Hop);
+        let peers = rare.into_iter().flat_map(|rare| &rare.peers);
+        let peers = peers.filter_map(|peers| peers.get().map(Box::as_ref));
+        let formats = Format::ALL.into_iter();
+        let formats = formats.filter(move |format| format.plain() == plain);
+        let made = formats.filter_map(|format| self.made(format));
+        made.chain(peers)
     }
 
     /// What its subscribers have been sent in this format: the bytes are those of the connections, before encryption.
     pub fn sent(&self, format: Format) -> Amount {
         let mut sent = self.subscribers.sent(format).amount();
-        for fanout in self.made(format) {
+        for fanout in self.all_made(format) {
             sent += fanout.sent();
         }
         sent
@@ -182,7 +216,7 @@ impl Served {
         if self.subscribers.of(format) == 0 {
             return None;
         }
-        let lags = join_all(self.made(format).map(Fanout::lag)).await;
+        let lags = join_all(self.all_made(format).map(Fanout::lag)).await;
         let others = self.subscribers.lag(format);
         Some(lags.into_iter().chain([others]).sum())
     }
@@ -195,21 +229,20 @@ impl Served {
 
     /// Lets its subscribers go one by one.
     pub(super) fn drain(&self) {
-        for fanout in self.fanouts.iter().chain([&self.peers]) {
-            if let Some(fanout) = fanout.get() {
-                fanout.drain();
-            }
-        }
+        let peers = self.rare.get().into_iter().flat_map(|rare| &rare.peers);
+        let peers = peers.filter_map(|peers| peers.get().map(Box::as_ref));
+        let formats = Format::ALL.into_iter();
+        let all = formats.filter_map(|format| self.made(format));
+        all.chain(peers).for_each(Fanout::drain);
     }
 
     /// Has those subscribers let go of that can go on in another process. Links to peers are not among them: where they stand is
     /// said in the numbers of a log that is made anew there. They come back by themselves, and say what they have.
     pub fn hold(&self, collector: &Collector) {
-        for format in [Format::WebSocket, Format::Hop] {
-            if let Some(fanout) = self.fanouts[format as usize].get() {
-                fanout.hold(collector);
-            }
-        }
+        let formats = Format::ALL.into_iter();
+        let sockets = formats.filter(|format| !format.is_body());
+        let made = sockets.filter_map(|format| self.made(format));
+        made.for_each(|fanout| fanout.hold(collector));
     }
 
     /// The way to where `wish` leads, if that is beyond what history holds, and a bus keeps more; `joined` then says how far it is met.

@@ -21,6 +21,7 @@ fn policy(path: &str) -> Policy {
             max_connection_age: None,
             overload: Overload::Disconnect,
             accept_publish: true,
+            compress: false,
         },
         origins: Origins::default(),
         linger: Duration::from_secs(30),

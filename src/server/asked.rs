@@ -27,6 +27,8 @@ use crate::route::served::Lease;
 use crate::source::publish::{self, Sender};
 use crate::spans::Subscribing;
 use crate::stream::join::{Resumed, StateWish, Wish};
+use crate::wire::compress::Coding;
+use crate::wire::websocket::extensions;
 use crate::wire::{Format, RESUMED, hop};
 
 /// A request for a stream, which may not be there yet.
@@ -137,18 +139,29 @@ impl Asked<'_> {
                 ));
             }
         };
+        let compress = self.route.policy.subscribers.compress;
+        let format = match compress {
+            true => format.coded(answer::content_coding(&request.headers).map_err(|_| {
+                refusal(
+                    StatusCode::NOT_ACCEPTABLE,
+                    "this stream can be had as it is, and with the content codings zstd and gzip",
+                )
+            })?),
+            false => format,
+        };
         let (wish, wants) = self.wish()?;
         if request.method == Method::HEAD {
-            let headers = answer::headers(format, Resumed::No);
+            let headers = answer::headers(format, compress, Resumed::No);
             return Ok(Outcome::Answer(with_headers(headers, body::full(""))));
         }
         let lease = self.open().await?;
         let stream = &lease.stream;
         stream.log.wait_for(&wish).await;
+        let _past = stream.log.compress_past(format, &wish).await;
         let mut joined = stream.log.subscribe_with(format, &wish, wants);
         let deep = stream.reach(format, &wish, &mut joined).await;
         stream.subscribers.told_gaps(format, joined.gaps.len());
-        let mut headers = answer::headers(format, joined.resumed);
+        let mut headers = answer::headers(format, compress, joined.resumed);
         answer::add_instance(&mut headers, &stream.log);
         answer::add_state(&mut headers, &joined);
         let preface = answer::preface(format, &wish, &joined);
@@ -188,14 +201,25 @@ impl Asked<'_> {
         })?;
         // A browser sends a page's handshake wherever the page wants, and shows it all that comes: nothing else asks.
         self.check(Right::Subscribe)?;
+        let deflate = match self.route.policy.subscribers.compress {
+            true => extensions::accept(&request.headers),
+            false => None,
+        };
+        let coding = deflate.as_ref().map(|_| Coding::Deflate);
+        let agree = |headers: &mut HeaderMap| {
+            if let Some(deflate) = deflate {
+                headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, deflate);
+            }
+        };
         if handshake::offers(request, hop::SUBPROTOCOL) {
             let lease = self.open().await?;
             let mut response = handshake::response(accept);
             let headers = response.headers_mut();
+            agree(headers);
             let subprotocol = HeaderValue::from_static(hop::SUBPROTOCOL);
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
             answer::add_instance(headers, &lease.stream.log);
-            let kind = Kind::Hop;
+            let kind = Kind::Hop(Format::Hop.coded(coding));
             let response = response.map(body::full);
             return Ok(Outcome::Upgrade(response, self.handover(lease, kind, None)));
         }
@@ -212,15 +236,18 @@ impl Asked<'_> {
         let lease = self.open().await?;
         let log = &lease.stream.log;
         log.wait_for(&wish).await;
+        let format = Format::WebSocket.coded(coding);
+        let _past = log.compress_past(format, &wish).await;
         // Before the handshake is answered: what comes once the client knows that it is subscribed must reach it.
-        let mut joined = log.subscribe_with(Format::WebSocket, &wish, wants);
-        let deep = lease.stream.reach(Format::WebSocket, &wish, &mut joined);
+        let mut joined = log.subscribe_with(format, &wish, wants);
+        let deep = lease.stream.reach(format, &wish, &mut joined);
         let deep = deep.await;
         let gaps = joined.gaps.len();
         lease.stream.subscribers.told_gaps(Format::WebSocket, gaps);
         let mut response = handshake::response(accept);
         let resumed = HeaderValue::from_static(joined.resumed.as_str());
         response.headers_mut().insert(RESUMED, resumed);
+        agree(response.headers_mut());
         // A browser that has offered any subprotocol wants one of them, also if it was to carry a token only.
         if let Some(subprotocol) = auth::subprotocol(request, None) {
             let name = header::SEC_WEBSOCKET_PROTOCOL;
@@ -234,7 +261,7 @@ impl Asked<'_> {
             let publishing = Publishing::new(labels, outbox.clone(), memory);
             Box::new(publishing)
         });
-        let kind = Kind::WebSocket(joined.subscription, publish);
+        let kind = Kind::WebSocket(format, joined.subscription, publish);
         let response = response.map(body::full);
         Ok(Outcome::Upgrade(response, self.handover(lease, kind, deep)))
     }

@@ -58,10 +58,10 @@ pub struct Handover {
 
 /// What a connection becomes.
 pub enum Kind {
-    /// A WebSocket that gets raw payloads.
-    WebSocket(Subscription, Result<Box<Publishing>, Unheard>),
-    /// A link to another hop, which says next what it wants.
-    Hop,
+    /// A WebSocket that gets raw payloads, in one of the formats for that.
+    WebSocket(Format, Subscription, Result<Box<Publishing>, Unheard>),
+    /// A link to another hop, which says next what it wants, in one of the formats for that.
+    Hop(Format),
     /// An endless body.
     Body(Format, Bytes, Subscription),
 }
@@ -70,9 +70,9 @@ impl Kind {
     /// How events are carried.
     pub fn transport(&self) -> &'static str {
         match self {
-            Self::WebSocket(..) => Format::WebSocket.name(),
-            Self::Hop => Format::Hop.name(),
-            Self::Body(format, ..) => format.name(),
+            Self::WebSocket(format, ..) | Self::Hop(format) | Self::Body(format, ..) => {
+                format.name()
+            }
         }
     }
 }

@@ -356,7 +356,8 @@ impl Hop {
         };
         let (mut head, subscriber) = match Asked::parse(&said)? {
             Asked::Link(asked) => {
-                let (joined, _) = hello::join(&running.log, &running.via, &asked).await?;
+                let (joined, _) =
+                    hello::join(&running.log, Format::Hop, &running.via, &asked).await?;
                 let log = match asked.scope {
                     hop::Scope::All => running.log.clone(),
                     hop::Scope::Local => running.log.own_local().unwrap_or(&running.log).clone(),

@@ -53,6 +53,8 @@ pub struct Upstream {
     pub headers: Vec<(HeaderName, Secret)>,
     /// What a foreign WebSocket is told, and what of its messages counts.
     pub talk: Talk,
+    /// Whether it is asked to compress what it sends.
+    pub compress: bool,
     /// For `wss://` and `https://`.
     pub tls: Option<Arc<ClientConfig>>,
     /// The largest message taken, in bytes.
@@ -364,6 +366,7 @@ mod tests {
             variables: vec!["k 1234".into(), "k%201234".into(), "abc".into()],
             headers: Vec::new(),
             talk: Talk::default(),
+            compress: false,
             tls: None,
             max_message_size: 0,
             ping_interval: Duration::ZERO,

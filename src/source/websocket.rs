@@ -16,7 +16,7 @@ use ahead::Ahead;
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-pub use handshake::{Agreed, check, request};
+pub use handshake::{Agreed, Offered, check, request};
 use reader::Reader;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -35,7 +35,7 @@ use crate::shutdown::until_stopped;
 use crate::stream::Carrier;
 use crate::stream::join::PATIENCE;
 use crate::wire::comeback;
-use crate::wire::websocket::MAX_CONTROL_PAYLOAD;
+use crate::wire::websocket::{Inflater, MAX_CONTROL_PAYLOAD};
 
 /// How long a farewell to an upstream may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -92,7 +92,10 @@ impl Upstream {
             .read_buffer_size(READ_BUFFER)
             .max_message_size(Some(most))
             .max_frame_size(Some(most.max(MAX_CONTROL_PAYLOAD)));
-        let socket = Ahead::new(stream, early);
+        let mut socket = Ahead::new(stream, early);
+        if agreed.is_deflated {
+            socket = socket.inflating(Inflater::new(most))?;
+        }
         let link = Link::from_raw_socket(socket, Role::Client, Some(config)).await;
         Ok(Connected {
             link,

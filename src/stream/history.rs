@@ -252,7 +252,7 @@ impl History {
     }
 
     /// The events from number `from` up to, without it, `to`; both must be held or the next.
-    pub fn range(&self, from: u64, to: u64) -> impl Iterator<Item = &Entry> {
+    pub fn range(&self, from: u64, to: u64) -> impl DoubleEndedIterator<Item = &Entry> {
         let (from, to) = (from - self.first, to - self.first);
         self.entries.range(from as usize..to as usize)
     }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::cursor::Cursor;
+use super::history::{Entry, cost};
 use super::places::Runs;
-use super::tape::Tape;
+use super::tape::{Tape, TapeReader};
 use super::walk::Walk;
 use super::{EventLog, State, Subscription};
 use crate::event::{EventId, Gap, Snapshot};
@@ -15,6 +17,9 @@ use crate::wire::Format;
 /// How long a subscriber that wants to go on waits for this instance to have what it had: a relay that has just started, or
 /// is a little behind its sibling, is not told from one that will never know.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// So much of the past is compressed at a time, as it counts in history.
+const PIECE: usize = 64 << 10;
 
 /// Where a subscriber wants to begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +145,54 @@ impl EventLog {
             state: count,
             backlog: next - start.index,
             before,
+        }
+    }
+
+    /// Compresses what `wish` leads to and nobody has read in this format yet: piece by piece and without the lock, as it takes ten times as
+    /// long as to encode it. Whoever subscribes while he holds what is returned finds it on the tape.
+    pub async fn compress_past(&self, format: Format, wish: &Wish) -> Option<TapeReader> {
+        format.coding()?;
+        let kept = self.lock().tape(format).reader();
+        while let Some((first, entries)) = self.uncompressed(format, wish) {
+            let mut scratch = Vec::new();
+            let frames = entries.iter().map(|entry| {
+                let parts = format.encode(&entry.event, entry.gap.as_deref(), &mut scratch);
+                parts.concat()
+            });
+            let frames: Vec<_> = frames.collect();
+            self.prepend_frames(format, first, &frames);
+            yield_now().await;
+        }
+        Some(kept)
+    }
+
+    /// The last of what `wish` leads to and is not on the tape of this format, and with which number that begins.
+    fn uncompressed(&self, format: Format, wish: &Wish) -> Option<(u64, Vec<Entry>)> {
+        let mut state = self.lock();
+        let index = state.start(wish).index;
+        let first = state.tape(format).first();
+        if index >= first {
+            return None;
+        }
+        let mut room = PIECE;
+        let before = state.history.range(index, first).rev();
+        let last = before.take_while(|entry| {
+            let goes_on = room > 0;
+            room = room.saturating_sub(cost(&entry.event));
+            goes_on
+        });
+        let mut last: Vec<_> = last.cloned().collect();
+        last.reverse();
+        Some((first, last))
+    }
+
+    /// Puts frames before a tape that begins with the number `first`. If it does not any more, somebody else was faster, or history has
+    /// moved on.
+    fn prepend_frames(&self, format: Format, first: u64, frames: &[Vec<u8>]) {
+        let mut state = self.lock();
+        let tape = state.tape(format);
+        if tape.first() == first {
+            tape.prepend(frames);
         }
     }
 

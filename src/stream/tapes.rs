@@ -10,10 +10,10 @@ use crate::wire::Format;
 pub struct Tapes(SmallVec<[(Format, Tape); 1]>);
 
 impl Tapes {
-    /// The tape of a format, if it is read.
-    pub fn get_mut(&mut self, format: Format) -> Option<&mut Tape> {
+    /// Those of a format that are read, compressed or not.
+    pub fn all_of(&mut self, plain: Format) -> impl Iterator<Item = &mut Tape> {
         self.iter_mut()
-            .find_map(|(of, tape)| (of == format).then_some(tape))
+            .filter_map(move |(of, tape)| (of.plain() == plain).then_some(tape))
     }
 
     /// The tape of a format, which is made if there is none: its first event will be the one numbered `next`.

@@ -119,7 +119,8 @@ impl Going {
             }
             let subscribers = batch.iter().map(|held: &Held| protocol::Subscriber {
                 stream: numbers.get(held.path()).copied().unwrap_or(usize::MAX),
-                hop: held.format() == Format::Hop,
+                hop: held.format().plain() == Format::Hop,
+                deflate: held.format().coding().is_some(),
                 address: held.address(),
                 connected_for: micros(held.connected_for()),
                 remaining: held.remaining.map(micros),

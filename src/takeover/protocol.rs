@@ -16,6 +16,7 @@ use crate::stream::export::{Numbered, Summary};
 use crate::stream::history::Entry;
 use crate::stream::via::Met;
 use crate::wire::Format;
+use crate::wire::compress::Coding;
 
 /// The version that is spoken here, and the oldest one that is understood.
 pub const VERSION: u32 = 1;
@@ -248,6 +249,9 @@ pub struct Subscriber {
     /// Whether it is a link to another hop.
     #[serde(default)]
     pub hop: bool,
+    /// Whether `permessage-deflate` is agreed on. A process that does not know of it sends plain messages, which is allowed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub deflate: bool,
     /// Where it comes from.
     pub address: SocketAddr,
     /// For how long it has been connected, in microseconds.
@@ -266,10 +270,11 @@ pub struct Subscriber {
 impl Subscriber {
     /// What it is written in.
     pub fn format(&self) -> Format {
-        match self.hop {
+        let format = match self.hop {
             true => Format::Hop,
             false => Format::WebSocket,
-        }
+        };
+        format.coded(self.deflate.then_some(Coding::Deflate))
     }
 }
 

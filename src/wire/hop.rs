@@ -172,12 +172,23 @@ impl std::error::Error for Wrong {}
 
 /// Adds the frame header and the header line of the message that carries `event`; its payload follows.
 pub fn encode_header(event: &Event, out: &mut Vec<u8>) {
-    let mut line = Vec::with_capacity(64);
-    write_header_line(event, &mut line);
-    line.push(b'\n');
+    let line = whole_header_line(event);
     let len = line.len() + event.payload.bytes.len();
     out.extend_from_slice(websocket::message_header(event.payload.kind, len).as_ref());
     out.extend_from_slice(&line);
+}
+
+/// Adds the whole message that carries `event`, compressed, if it is smaller so: see [`websocket::encode_deflated`].
+pub fn encode_deflated(event: &Event, out: &mut Vec<u8>) -> bool {
+    let parts: [&[u8]; 2] = [&whole_header_line(event), &event.payload.bytes];
+    websocket::encode_deflated(event.payload.kind, &parts, out)
+}
+
+fn whole_header_line(event: &Event) -> Vec<u8> {
+    let mut line = Vec::with_capacity(64);
+    write_header_line(event, &mut line);
+    line.push(b'\n');
+    line
 }
 
 fn write_header_line(event: &Event, line: &mut Vec<u8>) {

@@ -1,12 +1,17 @@
 //! WebSocket frames as a server writes them (RFC 6455, section 5): one unmasked final frame a message, so the bytes
 //! are the same for every subscriber.
 
+pub mod extensions;
+mod inflater;
+
 use std::io::Cursor;
 
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, OpCode};
 
+use super::compress::{self, Coding};
 use crate::event::{Kind, Payload};
+pub use inflater::Inflater;
 
 /// The longest header of an unmasked frame: two bytes and a 64-bit length.
 const MAX_HEADER: usize = 10;
@@ -16,6 +21,9 @@ pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
 /// Final frame, no extension bits.
 const FIN: u8 = 0x80;
+/// What the first frame of a compressed message has besides (RFC 7692, section 6).
+const COMPRESSED: u8 = 0x40;
+const OPCODE_CONTINUATION: u8 = 0x0;
 const OPCODE_TEXT: u8 = 0x1;
 const OPCODE_BINARY: u8 = 0x2;
 const OPCODE_CLOSE: u8 = 0x8;
@@ -67,6 +75,30 @@ fn encode_header(opcode: u8, len: usize) -> Header {
         bytes,
         len: header_len,
     }
+}
+
+/// The smallest message that is worth an attempt to compress it: most JSON below that does not become smaller.
+const LEAST_COMPRESSED: usize = 128;
+
+/// Adds the frame of the message that consists of these parts, compressed by `permessage-deflate` (RFC 7692), if it is smaller so. If
+/// it is not, nothing is added: such a message goes as it is, which is allowed at any time (section 6).
+pub fn encode_deflated(kind: Kind, parts: &[&[u8]], out: &mut Vec<u8>) -> bool {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    if len < LEAST_COMPRESSED {
+        return false;
+    }
+    let mut message = Vec::new();
+    compress::deflate_message(parts, &mut message);
+    let is_smaller = message.len() < len;
+    Coding::Deflate.count(len, if is_smaller { message.len() } else { len });
+    if !is_smaller {
+        return false;
+    }
+    let mut header = message_header(kind, message.len());
+    header.bytes[0] |= COMPRESSED;
+    out.extend_from_slice(header.as_ref());
+    out.extend_from_slice(&message);
+    true
 }
 
 /// A Ping frame without payload.
@@ -121,6 +153,8 @@ pub struct HeaderCheck {
     in_message: bool,
     /// So many bytes of that message were in frames that are whole.
     before: u64,
+    /// Messages may be compressed.
+    inflates: bool,
 }
 
 /// What [`HeaderCheck::take`] has found.
@@ -135,6 +169,14 @@ pub struct Checked {
 }
 
 impl HeaderCheck {
+    /// Nothing has come yet from one whose messages may be compressed, or may not.
+    pub fn of(inflates: bool) -> Self {
+        Self {
+            inflates,
+            ..Self::default()
+        }
+    }
+
     /// Whether what has come so far ends with a whole message.
     pub fn is_between_messages(&self) -> bool {
         self.skip == 0 && self.have == 0 && !self.in_message
@@ -155,9 +197,10 @@ impl HeaderCheck {
         let [first, second, ..] = self.header;
         let is_masked = second & 0x80 != 0;
         // A message begins once, and goes on only if it has begun.
-        let is_due = match first & 0x7F {
-            0 => self.in_message,
-            1 | 2 => !self.in_message,
+        let is_compressed = self.inflates && first & COMPRESSED != 0;
+        let is_due = match (first & 0x7F, is_compressed) {
+            (0, _) => self.in_message,
+            (1 | 2, _) | (0x41 | 0x42, true) => !self.in_message,
             _ => false,
         };
         (self.skip > 0).then_some((self.len, is_masked && is_due))

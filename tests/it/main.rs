@@ -11,6 +11,7 @@ mod bus;
 mod chain;
 mod cli;
 mod compose;
+mod compression;
 mod config;
 mod deploy;
 mod docs;

@@ -24,7 +24,7 @@ use crate::source::http::client::{EVENT_STREAM, NDJSON};
 use crate::source::presence::Named;
 use crate::source::upstream::{CONNECT_TIMEOUT, Stream, Upstream, get, open_stream_at};
 use crate::source::websocket::login::{Step, Talk};
-use crate::source::websocket::{self, Agreed};
+use crate::source::websocket::{self, Agreed, Offered};
 use crate::wire::hop::{Begin, Control, Hello, Scope, StateWish};
 
 /// The longest head of an answer, and the longest message of a login, in bytes.
@@ -179,8 +179,8 @@ impl Subscription {
         }
         let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
         let key = key.context("the request has no key")?.as_bytes();
-        let offered = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
-        let agreed = websocket::check(&head.response, key, offered)?;
+        let offered = Offered::by(&request);
+        let agreed = websocket::check(&head.response, key, &offered)?;
         Ok((stream, rest, agreed))
     }
 

@@ -468,7 +468,7 @@ fn play(scenario: &Scenario, runtime: &Runtime, choices: &mut Choices) {
     let subscriber = Subscriber::new(
         connection.clone(),
         shard.clone(),
-        Input::new(1 << 20),
+        Input::new(Format::WebSocket, 1 << 20),
         permit,
         &[],
     );

@@ -20,7 +20,7 @@ use super::publishing::Publishing;
 use super::socket::Socket;
 use super::subscriber::Subscriber;
 use super::{Fanout, PASSED_BY, Permit};
-use crate::endpoint::websocket::input::{Input, Unheard};
+use crate::endpoint::websocket::input::Unheard;
 use crate::event::Labels;
 use crate::listen::streams::Counted;
 use crate::stream::tape::Pending;
@@ -273,8 +273,7 @@ impl Fanout {
             remaining: returning.remaining,
             user: returning.user,
         };
-        let input = Input::new(self.settings.max_message_size);
-        let subscriber = Subscriber::new(connection, shard, input, permit, &[]);
+        let subscriber = Subscriber::new(connection, shard, self.input(), permit, &[]);
         self.tasks.spawn(subscriber);
     }
 }

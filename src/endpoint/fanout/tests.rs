@@ -8,6 +8,7 @@ fn settings(max_connection_age: Option<Duration>) -> Settings {
         max_message_size: 1 << 20,
         overload: Overload::Disconnect,
         accept_publish: false,
+        compress: false,
         max_publish_rate: None,
         max_connection_age,
     }

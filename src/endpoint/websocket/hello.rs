@@ -23,12 +23,13 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Far more than origins a stream may have.
 const MAX_HELLO: usize = 64 << 10;
 
-/// Reads the hello of a hop that has just shaken hands. What it has sent behind that is the second part of the answer.
-pub async fn receive<S>(stream: &mut S, early: Bytes) -> Result<(Hello, Bytes)>
+/// Reads the hello of a hop that has just shaken hands, and is to be written to in `format`. What it has sent behind that is the second part of the answer.
+pub async fn receive<S>(stream: &mut S, format: Format, early: Bytes) -> Result<(Hello, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let reading = read_hello(stream, early.into());
+    let input = Input::new(format, MAX_HELLO);
+    let reading = read_hello(stream, input, early.into());
     let (code, reason) = match timeout(HELLO_TIMEOUT, reading).await {
         Ok(Ok(hello)) => return Ok(hello),
         Ok(Err(Failure::Lost(error))) => return Err(error),
@@ -54,12 +55,15 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-async fn read_hello<S>(stream: &mut S, mut bytes: BytesMut) -> Result<(Hello, Bytes), Failure>
+async fn read_hello<S>(
+    stream: &mut S,
+    mut input: Input,
+    mut bytes: BytesMut,
+) -> Result<(Hello, Bytes), Failure>
 where
     S: AsyncRead + Unpin,
 {
     let lost = |reason| Err(Failure::Lost(anyhow!("{reason}")));
-    let mut input = Input::new(MAX_HELLO);
     let mut taken = 0;
     loop {
         // One byte more at a time, so that nothing behind the hello is taken for part of it.
@@ -144,10 +148,15 @@ pub fn welcome(joined: &Joined, via: &Via, scope: Scope) -> Bytes {
     preface.into()
 }
 
-/// Joins a link to `log`, once it can be told how far it can go on; and what it wants.
+/// Joins a link in `format` to `log`, once it can be told how far it can go on; and what it wants.
 ///
 /// Whoever is itself to tell the past of this stream is not kept waiting for that: it would wait for us to tell the same.
-pub async fn join(log: &EventLog, via: &Via, hello: &Hello) -> Result<(Joined, Wish)> {
+pub async fn join(
+    log: &EventLog,
+    format: Format,
+    via: &Via,
+    hello: &Hello,
+) -> Result<(Joined, Wish)> {
     if hello.id == Some(log.origin()) {
         bail!("it is this instance itself");
     }
@@ -164,5 +173,6 @@ pub async fn join(log: &EventLog, via: &Via, hello: &Hello) -> Result<(Joined, W
         hop::StateWish::Yes => StateWish::Yes,
         hop::StateWish::Missed => StateWish::Missed,
     };
-    Ok((log.subscribe_with(Format::Hop, &wish, wants), wish))
+    let _past = log.compress_past(format, &wish).await;
+    Ok((log.subscribe_with(format, &wish, wants), wish))
 }

@@ -11,7 +11,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
 use crate::event::{Kind, Payload};
-use crate::wire::websocket::{Checked, HeaderCheck, MAX_CONTROL_PAYLOAD, is_whole_control_frames};
+use crate::wire::Format;
+use crate::wire::compress::Coding;
+use crate::wire::websocket::{
+    Checked, HeaderCheck, Inflater, MAX_CONTROL_PAYLOAD, is_whole_control_frames,
+};
 
 /// A small buffer to begin with: clients send little.
 const READ_BUFFER: usize = 1 << 10;
@@ -25,11 +29,14 @@ const LONGEST_HEADER: usize = 14;
 /// The parser of one subscriber's frames.
 pub struct Input {
     max_message_size: usize,
+    /// Its messages may be compressed.
+    inflates: bool,
     parser: Option<Box<Parser>>,
 }
 
 struct Parser {
     check: HeaderCheck,
+    inflater: Option<Box<Inflater>>,
     context: WebSocketContext,
     /// What has come of a long frame.
     held: Vec<u8>,
@@ -75,10 +82,11 @@ impl Unheard {
 }
 
 impl Input {
-    /// A parser that refuses messages above `max_message_size` bytes.
-    pub fn new(max_message_size: usize) -> Self {
+    /// A parser that refuses messages above `max_message_size` bytes, from one who is written to in `format`.
+    pub fn new(format: Format, max_message_size: usize) -> Self {
         Self {
             max_message_size,
+            inflates: format.coding() == Some(Coding::Deflate),
             parser: None,
         }
     }
@@ -104,7 +112,7 @@ impl Input {
         replies: &mut Vec<u8>,
         mut publish: Result<impl FnMut(Payload), Unheard>,
     ) -> Result<(), End> {
-        let max_message_size = self.max_message_size;
+        let (max_message_size, inflates) = (self.max_message_size, self.inflates);
         // A ping may come alone in the middle of a message, and what belongs to a message may look like one.
         let leaves_nothing = self.is_between_messages() && is_whole_control_frames(bytes);
         let mut parser = self.parser.take().unwrap_or_else(|| {
@@ -115,7 +123,8 @@ impl Input {
                 // A control frame is no message: it may be as long as control frames may be.
                 .max_frame_size(Some(max_message_size.max(MAX_CONTROL_PAYLOAD)));
             Box::new(Parser {
-                check: HeaderCheck::default(),
+                check: HeaderCheck::of(inflates),
+                inflater: inflates.then(|| Box::new(Inflater::new(max_message_size))),
                 context: WebSocketContext::new(Role::Server, Some(config)),
                 held: vec![],
             })
@@ -137,8 +146,19 @@ impl Input {
             0 => vec![],
             _ => std::mem::take(&mut parser.held),
         };
+        let wrong = wrong.map(|wrong| (CloseCode::Protocol, Cow::Borrowed(wrong)));
+        let mut inflated = Vec::new();
+        let (input, wrong) = match &mut parser.inflater {
+            None => ((&before[..]).chain(&bytes[..ready]), wrong),
+            Some(inflater) => {
+                let taken = inflater.take(&before, &mut inflated);
+                let taken = taken.and_then(|()| inflater.take(&bytes[..ready], &mut inflated));
+                let nothing: &[u8] = &[];
+                ((&inflated[..]).chain(nothing), taken.err().or(wrong))
+            }
+        };
         let mut wire = Wire {
-            input: (&before).chain(&bytes[..ready]),
+            input,
             output: replies,
         };
         let mut closed = None;
@@ -157,7 +177,7 @@ impl Input {
                 },
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     break match (wrong, &publish) {
-                        (Some(wrong), _) => Err(violation(CloseCode::Protocol, wrong)),
+                        (Some((code, reason)), _) => Err(End::Violation { code, reason }),
                         (None, Err(unheard)) if is_much => Err(unheard.end()),
                         (None, _) => Ok(()),
                     };
@@ -274,7 +294,7 @@ mod tests {
 
     /// Feeds `bytes` in pieces of `step`; the replies and how it ended.
     fn feed(bytes: &[u8], step: usize) -> (Vec<u8>, Result<(), End>) {
-        let mut input = Input::new(MAX);
+        let mut input = Input::new(Format::WebSocket, MAX);
         let mut replies = vec![];
         for piece in bytes.chunks(step) {
             if let Err(end) = input.take(piece, &mut replies, NOBODY) {
@@ -319,7 +339,7 @@ mod tests {
         let lens = bytes.each_ref().map(Vec::len);
         let bytes = bytes.concat();
         let whole = [lens[..3].iter().sum(), bytes.len()];
-        let mut input = Input::new(MAX);
+        let mut input = Input::new(Format::WebSocket, MAX);
         for (at, byte) in bytes.iter().enumerate() {
             let taken = input.take(&[*byte], &mut vec![], Ok(|_| ()));
             assert_eq!(taken, Ok(()));
@@ -333,7 +353,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_after_whole_control_frames() {
-        let mut input = Input::new(MAX);
+        let mut input = Input::new(Format::WebSocket, MAX);
         let ping = frame(0x89, b"ping");
         input
             .take(&ping, &mut vec![], NOBODY)
@@ -347,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_ping_alone_in_the_middle_of_a_message_leaves_that_as_it_is() {
-        let (mut input, mut taken) = (Input::new(MAX), vec![]);
+        let (mut input, mut taken) = (Input::new(Format::WebSocket, MAX), vec![]);
         let ping = frame(0x89, b"ping");
         let whole = frame(0x82, &ping);
         let (begin, end) = whole.split_at(whole.len() - ping.len());
@@ -379,7 +399,8 @@ mod tests {
         whole.extend(&payload);
         let bytes = [&frame(0x89, b"one")[..], &whole, &frame(0x81, b"next")].concat();
         for step in [1, 13, 4_096, 99_999, bytes.len()] {
-            let (mut input, mut replies, mut taken) = (Input::new(long), vec![], vec![]);
+            let (mut input, mut replies, mut taken) =
+                (Input::new(Format::WebSocket, long), vec![], vec![]);
             let mut come = 0;
             for piece in bytes.chunks(step) {
                 let take = |payload: Payload| taken.push(payload.bytes.len());
@@ -398,7 +419,7 @@ mod tests {
             assert_eq!(input.unfinished(), 0);
         }
         // The message behind it is one too many.
-        let mut input = Input::new(long);
+        let mut input = Input::new(Format::WebSocket, long);
         let begun = [&frame(0x01, &[b'x'; 500])[..], &whole[..4_000]].concat();
         let end = input.take(&begun, &mut vec![], Ok(|_| ()));
         assert!(matches!(
@@ -415,10 +436,10 @@ mod tests {
         let unheard = Err(Unheard::Nobody);
         let mut begun = vec![0x82, 0xFE];
         begun.extend(60_000u16.to_be_bytes());
-        let mut input = Input::new(1 << 20);
+        let mut input = Input::new(Format::WebSocket, 1 << 20);
         let end = input.take(&begun, &mut vec![], unheard as Result<fn(_), _>);
         assert_eq!(end, Err(Unheard::Nobody.end()));
-        let mut input = Input::new(1 << 20);
+        let mut input = Input::new(Format::WebSocket, 1 << 20);
         let fragments = [frame(0x01, b"x"), frame(0x00, &[b'x'; 1_000]).repeat(3)].concat();
         let mut come = 0;
         let end = loop {
@@ -484,7 +505,8 @@ mod tests {
         ]
         .concat();
         for step in 1..=bytes.len() {
-            let (mut input, mut replies, mut taken) = (Input::new(MAX), vec![], vec![]);
+            let (mut input, mut replies, mut taken) =
+                (Input::new(Format::WebSocket, MAX), vec![], vec![]);
             for piece in bytes.chunks(step) {
                 let take = |payload| taken.push(payload);
                 assert_eq!(input.take(piece, &mut replies, Ok(take)), Ok(()));

@@ -26,6 +26,7 @@ use crate::source::refusal::{Refused, Unfit};
 use crate::source::upstream::{CONNECT_TIMEOUT, Upstream, get, open_stream, shown};
 use crate::tls::client_config;
 use crate::wire::RESUMED;
+use crate::wire::compress::{Coding, Expander};
 use crate::wire::hop::INSTANCE;
 
 /// Server-sent events if there are any: every server of event streams has them.
@@ -36,6 +37,9 @@ pub const NDJSON_OR_EVENT_STREAM: &str = "application/x-ndjson, text/event-strea
 pub const EVENT_STREAM: &str = "text/event-stream";
 /// NDJSON.
 pub const NDJSON: &str = "application/x-ndjson";
+
+/// How a body may be compressed.
+const CODINGS: &str = "zstd, gzip;q=0.9";
 
 /// From where to go on (WHATWG HTML, section 9.2.4).
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -72,6 +76,8 @@ pub enum Answer {
 pub struct Stream {
     body: Incoming,
     decoder: Decoder,
+    /// Takes the compression out, if there is one.
+    expander: Option<Box<Packed>>,
     /// What has arrived and is not taken yet.
     arrived: Bytes,
     /// The name of how it comes.
@@ -81,6 +87,44 @@ pub struct Stream {
     /// How long nothing at all may come.
     silence: Option<Duration>,
     _connection: AbortOnDropHandle<()>,
+}
+
+/// The compressed body of an answer.
+struct Packed {
+    expander: Expander,
+    /// What has arrived and is not expanded yet.
+    packed: Bytes,
+    /// There may be more to be had without anything else arriving.
+    has_more: bool,
+}
+
+/// So much of a compressed body is expanded at a time, in bytes, however much there is.
+const EXPANDED: usize = 64 << 10;
+
+impl Packed {
+    /// In a box: most bodies are not compressed.
+    fn new(coding: Coding) -> Option<Box<Self>> {
+        Some(Box::new(Self {
+            expander: Expander::new(coding)?,
+            packed: Bytes::new(),
+            has_more: false,
+        }))
+    }
+
+    /// The next part of what has arrived; none if something else has to arrive first.
+    fn next(&mut self) -> Result<Option<Bytes>> {
+        if !self.has_more {
+            return Ok(None);
+        }
+        let mut piece = vec![0; EXPANDED];
+        let mut rest = &self.packed[..];
+        let len = self.expander.next(&mut rest, &mut piece)?;
+        let taken = self.packed.len() - rest.len();
+        self.packed.advance(taken);
+        self.has_more = len == piece.len();
+        piece.truncate(len);
+        Ok(Some(piece.into()).filter(|piece: &Bytes| !piece.is_empty()))
+    }
 }
 
 impl Client {
@@ -207,6 +251,10 @@ impl Client {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static(self.accept));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.upstream.compress {
+            let codings = HeaderValue::from_static(CODINGS);
+            headers.insert(header::ACCEPT_ENCODING, codings);
+        }
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         if let Some(id) = &self.last_event_id {
             match HeaderValue::from_bytes(id.as_bytes()) {
@@ -232,6 +280,8 @@ impl Client {
             _ => return Err(Refused::read(&self.upstream, response).await.into()),
         }
         let media = media(response.headers())?;
+        let coding = coding(response.headers(), self.upstream.compress)?;
+        let packed = coding.and_then(Packed::new);
         // Nobody else sends it.
         let from_wsevent = response.headers().contains_key(RESUMED);
         let instance = response.headers().get(INSTANCE);
@@ -239,6 +289,7 @@ impl Client {
         Ok(Answer::Stream(Box::new(Stream {
             body: response.into_body(),
             decoder: Decoder::new(media, from_wsevent, self.upstream.max_message_size),
+            expander: packed,
             arrived: Bytes::new(),
             transport: match media {
                 Media::EventStream => "sse",
@@ -254,6 +305,31 @@ impl Client {
 impl Stream {
     /// Waits until something has arrived; false at the end of the stream, if that is a proper one.
     pub async fn wait(&mut self) -> Result<bool> {
+        loop {
+            if let Some(packed) = &mut self.expander
+                && let Some(piece) = packed.next()?
+            {
+                self.arrived = piece;
+                return Ok(true);
+            }
+            let Some(arrived) = self.frame().await? else {
+                return Ok(false);
+            };
+            match &mut self.expander {
+                Some(packed) => {
+                    packed.packed = arrived;
+                    packed.has_more = true;
+                }
+                None => {
+                    self.arrived = arrived;
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    /// Waits for the next part of the body, as it is sent; none at its end.
+    async fn frame(&mut self) -> Result<Option<Bytes>> {
         let frame = match self.silence {
             Some(silence) => match timeout(silence, self.body.frame()).await {
                 Ok(frame) => frame,
@@ -261,12 +337,11 @@ impl Stream {
             },
             None => self.body.frame().await,
         };
-        let Some(frame) = frame.transpose()? else {
-            return Ok(false);
-        };
         // Anything else is trailers, which have no meaning here.
-        self.arrived = frame.into_data().unwrap_or_default();
-        Ok(true)
+        let data = frame
+            .transpose()?
+            .map(|frame| frame.into_data().unwrap_or_default());
+        Ok(data)
     }
 
     /// The next of what has arrived.
@@ -310,22 +385,27 @@ fn redirect(from: &Url, headers: &HeaderMap) -> Result<Url> {
     Ok(to)
 }
 
+/// How the body of an answer is compressed, if it is. `was_asked` says whether it may be.
+fn coding(headers: &HeaderMap, was_asked: bool) -> Result<Option<Coding>> {
+    let Some(coding) = headers.get(header::CONTENT_ENCODING) else {
+        return Ok(None);
+    };
+    let name = coding.as_bytes().to_ascii_lowercase();
+    match &name[..] {
+        b"identity" => Ok(None),
+        b"gzip" | b"x-gzip" if was_asked => Ok(Some(Coding::Gzip)),
+        b"zstd" if was_asked => Ok(Some(Coding::Zstd)),
+        _ => bail!(Unfit(format!(
+            "the upstream's answer is encoded with {}, which was not asked for",
+            coding.as_bytes().escape_ascii()
+        ))),
+    }
+}
+
 /// What the body of an answer is.
 fn media(headers: &HeaderMap) -> Result<Media> {
-    let text = |name| {
-        headers
-            .get(name)
-            .map(|value: &HeaderValue| value.as_bytes())
-    };
-    if let Some(coding) = text(header::CONTENT_ENCODING)
-        && !coding.eq_ignore_ascii_case(b"identity")
-    {
-        let coding = coding.escape_ascii();
-        bail!(Unfit(format!(
-            "the upstream's answer is encoded with {coding}, which was not asked for"
-        )));
-    }
-    let Some(content_type) = text(header::CONTENT_TYPE) else {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let Some(content_type) = content_type.map(HeaderValue::as_bytes) else {
         bail!(Unfit(
             "the upstream's answer is no event stream: it has no Content-Type".into()
         ));

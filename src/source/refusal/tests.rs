@@ -22,6 +22,7 @@ fn to(url: &str, headers: Vec<(HeaderName, Secret)>) -> Upstream {
         variables: vec!["v4riable".into()],
         headers,
         talk: Talk::default(),
+        compress: false,
         tls: None,
         max_message_size: 1_000,
         ping_interval: Duration::from_secs(30),

@@ -12,15 +12,18 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::wire::websocket::Inflater;
+
 /// One read takes many events.
 const PIECE: usize = 32 << 10;
 
 /// Reads ahead of whoever reads from it.
-#[derive(Debug)]
 pub struct Ahead<S> {
     socket: S,
     /// What has been read and not asked for yet.
     left: Bytes,
+    /// Takes the compression out of it.
+    inflater: Option<Box<Inflater>>,
 }
 
 impl<S> Ahead<S> {
@@ -29,8 +32,23 @@ impl<S> Ahead<S> {
         Self {
             socket,
             left: early,
+            inflater: None,
         }
     }
+
+    /// The same, with the compression of messages taken out.
+    pub fn inflating(mut self, mut inflater: Inflater) -> io::Result<Self> {
+        self.left = inflate(&mut inflater, &self.left)?;
+        self.inflater = Some(Box::new(inflater));
+        Ok(self)
+    }
+}
+
+fn inflate(inflater: &mut Inflater, bytes: &[u8]) -> io::Result<Bytes> {
+    let mut out = Vec::new();
+    let taken = inflater.take(bytes, &mut out);
+    taken.map_err(|(_, reason)| io::Error::new(io::ErrorKind::InvalidData, reason))?;
+    Ok(out.into())
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Ahead<S> {
@@ -39,6 +57,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Ahead<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        while self.left.is_empty() && self.inflater.is_some() {
+            let mut piece = [MaybeUninit::uninit(); PIECE];
+            let mut piece = ReadBuf::uninit(&mut piece);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut piece))?;
+            if piece.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(inflater) = &mut self.inflater {
+                self.left = inflate(inflater, piece.filled())?;
+            }
+        }
         if self.left.is_empty() {
             if buffer.remaining() >= PIECE {
                 return Pin::new(&mut self.socket).poll_read(cx, buffer);

@@ -16,6 +16,7 @@ use crate::source::refusal::{Refused, Unfit};
 use crate::source::upstream::{Stream, Upstream, get};
 use crate::wire::RESUMED;
 use crate::wire::hop::{self, SUBPROTOCOL};
+use crate::wire::websocket::extensions;
 
 /// Whether the upstream may have refused because of the subprotocol it was offered. Of these statuses, some say plainly that
 /// it was something else.
@@ -39,6 +40,8 @@ pub fn may_be_for_the_offer(error: &anyhow::Error) -> bool {
 pub struct Agreed {
     /// It has taken the offer to be a hop link.
     pub is_hop: bool,
+    /// Its messages may be compressed.
+    pub is_deflated: bool,
     /// Which instance it is, if it is a wsevent.
     pub instance: Option<Origin>,
     /// It has not all that the URL asks for of the stream's past; nor has who was not asked.
@@ -53,10 +56,7 @@ pub async fn shake_hands(
 ) -> Result<(Stream, Bytes, Agreed)> {
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
     let key = key.cloned().context("the request has no key")?;
-    let offered = request
-        .headers()
-        .get(header::SEC_WEBSOCKET_PROTOCOL)
-        .cloned();
+    let offered = Offered::by(&request);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut connection = connection.with_upgrades();
     let exchange = async {
@@ -64,7 +64,7 @@ pub async fn shake_hands(
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(Refused::read(upstream, response).await.into());
         }
-        let agreed = check(&response, key.as_bytes(), offered.as_ref())?;
+        let agreed = check(&response, key.as_bytes(), &offered)?;
         anyhow::Ok((hyper::upgrade::on(response).await?, agreed))
     };
     let mut exchange = std::pin::pin!(exchange);
@@ -107,6 +107,10 @@ pub async fn request(upstream: &Upstream, offer: bool) -> Result<Request<Empty<B
         let subprotocol = HeaderValue::from_static(SUBPROTOCOL);
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
+    if upstream.compress {
+        let offer = HeaderValue::from_static(extensions::OFFER);
+        headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, offer);
+    }
     if upstream.is_peer {
         headers.insert(hop::SCOPE, HeaderValue::from_static(hop::LOCAL));
     }
@@ -114,12 +118,26 @@ pub async fn request(upstream: &Upstream, offer: bool) -> Result<Request<Empty<B
     Ok(request)
 }
 
+/// What a server may have taken.
+pub struct Offered {
+    subprotocol: Option<HeaderValue>,
+    /// Whether that is [`extensions::OFFER`].
+    extensions: bool,
+}
+
+impl Offered {
+    /// By a request for a handshake.
+    pub fn by<B>(request: &Request<B>) -> Self {
+        let headers = request.headers();
+        Self {
+            subprotocol: headers.get(header::SEC_WEBSOCKET_PROTOCOL).cloned(),
+            extensions: headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS),
+        }
+    }
+}
+
 /// What a server that switches protocols says; an error if it has not done what a server must.
-pub fn check<B>(
-    response: &Response<B>,
-    key: &[u8],
-    offered: Option<&HeaderValue>,
-) -> Result<Agreed> {
+pub fn check<B>(response: &Response<B>, key: &[u8], offered: &Offered) -> Result<Agreed> {
     let get = |name: HeaderName| {
         let value = response.headers().get(name);
         value
@@ -139,12 +157,15 @@ pub fn check<B>(
             "the upstream has answered another handshake than ours".into()
         ));
     }
-    if !get(header::SEC_WEBSOCKET_EXTENSIONS).is_empty() {
-        bail!(Unfit(
+    let is_deflated = match extensions::agreed(response.headers()) {
+        Ok(false) => false,
+        Ok(true) if offered.extensions => true,
+        _ => bail!(Unfit(
             "the upstream uses an extension that it was not asked for".into()
-        ));
-    }
+        )),
+    };
     let taken = get(header::SEC_WEBSOCKET_PROTOCOL);
+    let offered = offered.subprotocol.as_ref();
     let offered = offered.and_then(|offered| offered.to_str().ok());
     let mut offered = offered.unwrap_or_default().split(',').map(str::trim);
     if !taken.is_empty() && !offered.any(|offered| offered == taken) {
@@ -156,6 +177,7 @@ pub fn check<B>(
     let is_hop = taken == SUBPROTOCOL && response.headers().contains_key(hop::INSTANCE);
     Ok(Agreed {
         is_hop,
+        is_deflated,
         instance: get(hop::INSTANCE).parse().ok(),
         falls_short: matches!(get(RESUMED), "no" | "partial"),
     })

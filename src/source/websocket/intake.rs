@@ -15,7 +15,6 @@ use crate::stream::EventLog;
 use crate::stream::merge::Inflow;
 use crate::stream::merge::row::Marks;
 use crate::stream::via::{Tell, Via};
-use crate::wire::Format;
 use crate::wire::hop::{self, Begin, Control, Hello, Instance, Scope, StateWish, Welcome};
 
 /// More notices than this are not kept at once: there is at most one for each origin.
@@ -365,7 +364,7 @@ fn tell_again_at(at: Instant, log: Arc<EventLog>, via: Arc<Via>) {
 fn announce(log: &EventLog, path: Vec<Instance>) {
     let mut frame = Vec::new();
     hop::encode_control(&Control::Path(path), &mut frame);
-    log.announce(Format::Hop, &frame);
+    log.announce(&frame);
 }
 
 impl Drop for Intake<'_> {

@@ -26,9 +26,10 @@ fn number(text: &str) -> usize {
 
 /// Takes apart what a subscriber has read, as strictly as it was put together.
 fn decode(format: Format, wire: &[u8]) -> Vec<Item> {
+    let wire = &crate::wire::expanded(format, wire)[..];
+    let format = format.plain();
     let text = || std::str::from_utf8(wire).expect("it is text");
     match format {
-        Format::WebSocket | Format::Hop => decode_frames(format, wire),
         Format::Sse => {
             let blocks = text().split_terminator("\n\n").map(|block| {
                 let data = |block: &str| block.split_once("data: ").expect("data").1.to_owned();
@@ -49,6 +50,7 @@ fn decode(format: Format, wire: &[u8]) -> Vec<Item> {
             });
             lines.collect()
         }
+        _ => decode_frames(format, wire),
     }
 }
 
@@ -181,7 +183,7 @@ impl Model {
         let entries = self.all.iter().enumerate().skip(from);
         let items = entries.flat_map(|(index, entry)| {
             let gap = entry.gap.as_deref().cloned().map(Item::Gap);
-            let gap = gap.filter(|_| format != Format::WebSocket);
+            let gap = gap.filter(|_| format.plain() != Format::WebSocket);
             gap.into_iter().chain([Item::Event(index)])
         });
         items.collect()

@@ -338,6 +338,7 @@ impl Client {
         loop {
             let frame = self.frame().await.expect("a frame before the end");
             assert!(frame.fin, "an event is one frame");
+            assert!(!frame.compressed, "nobody has asked for that");
             let text = |bytes| String::from_utf8(bytes).expect("text is UTF-8");
             match frame.opcode {
                 frame::TEXT => return Message::text(text(frame.payload)),

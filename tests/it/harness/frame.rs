@@ -10,10 +10,15 @@ pub const PONG: u8 = 0xA;
 /// Set in the first byte of a message's last frame.
 pub const FIN: u8 = 0x80;
 
+/// Set in the first byte of a compressed message.
+pub const COMPRESSED: u8 = 0x40;
+
 /// A frame as a server sends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     pub fin: bool,
+    /// It begins a message that is compressed (RFC 7692, section 6).
+    pub compressed: bool,
     pub opcode: u8,
     pub payload: Vec<u8>,
 }
@@ -82,9 +87,9 @@ pub fn close_payload(code: u16, reason: &[u8]) -> Vec<u8> {
 /// send (RFC 6455, section 5).
 pub fn parse(buffer: &[u8]) -> Option<(Frame, usize)> {
     let (&first, &second) = (buffer.first()?, buffer.get(1)?);
-    assert_eq!(
-        first & 0x70,
-        0,
+    let compressed = first & COMPRESSED != 0;
+    assert!(
+        first & 0x30 == 0 && (!compressed || matches!(first & 0x0F, TEXT | BINARY)),
         "reserved bits are set: first byte {first:#04x}"
     );
     assert_eq!(second & 0x80, 0, "a server's frame is masked");
@@ -115,6 +120,7 @@ pub fn parse(buffer: &[u8]) -> Option<(Frame, usize)> {
     let payload = buffer.get(start..end)?.to_vec();
     let frame = Frame {
         fin,
+        compressed,
         opcode,
         payload,
     };

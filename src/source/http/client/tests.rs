@@ -16,6 +16,7 @@ async fn silent(headers: &str) -> (Stream, TcpStream) {
         variables: vec![],
         headers: vec![],
         talk: Talk::default(),
+        compress: false,
         tls: None,
         max_message_size: 100,
         ping_interval: Duration::from_secs(30),

@@ -274,3 +274,41 @@ fn what_is_told_with_an_event_is_no_part_of_what_is_told_before() {
     let (_, gaps, _) = got(&log, &beyond(vec![id(1, 20), id(2, 1)]));
     assert_eq!(gaps, [missed]);
 }
+
+/// While events come and go, and others join.
+#[tokio::test]
+async fn the_past_is_compressed_before_somebody_joins() {
+    for format in Format::ALL {
+        let log = EventLog::new(200 << 10);
+        let append = |number: u64| {
+            log.append(Payload::text(format!("{number} {}", "x".repeat(50))));
+        };
+        (0..2_000).for_each(append);
+        let mut compressing = Box::pin(log.compress_past(format, &Wish::All));
+        let (mut pieces, mut next) = (0, 2_000);
+        let mut early = None;
+        let past = loop {
+            if let Poll::Ready(past) = poll!(compressing.as_mut()) {
+                break past;
+            }
+            pieces += 1;
+            // Some go meanwhile.
+            (next..next + 10).for_each(append);
+            next += 10;
+            early.get_or_insert_with(|| log.subscribe(format, &Wish::Last(700)));
+        };
+        assert_eq!(past.is_some(), format.coding().is_some());
+        assert_eq!(pieces > 1, past.is_some(), "{format:?}");
+        let first = log.lock().history.first();
+        let is_there = log.lock().tape(format).first() <= first;
+        assert_eq!(is_there, past.is_some());
+        let mut joined = log.subscribe(format, &Wish::All).subscription;
+        let mut count = 0;
+        while let Pending::Frames { slice, end, .. } = joined.tape.pending(joined.cursor, &mut None)
+        {
+            count += decode(format, &slice).len() as u64;
+            joined.cursor = end;
+        }
+        assert_eq!(count, joined.live - first, "{format:?}");
+    }
+}

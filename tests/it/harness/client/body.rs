@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 use tokio::net::TcpStream;
+use wsevent::wire::compress::{Coding, Expander};
 
 use super::{Client, Head, request};
 use crate::harness::within_guard;
@@ -14,6 +15,10 @@ pub struct Stream {
     pub head: Head,
     /// What has been read of the body and not been taken.
     body: Vec<u8>,
+    /// Takes out the compression that the head tells of.
+    expander: Option<Expander>,
+    /// How many bytes of the body have come, as they were sent.
+    pub received: usize,
     is_over: bool,
     /// The end may be anywhere: the server gives up on who has not read for some seconds while it ends.
     pub may_be_cut: bool,
@@ -88,7 +93,15 @@ impl Stream {
     /// Reads the body behind a head.
     pub fn answered(client: Client, head: Head) -> Self {
         assert_eq!(head.status, 200, "{head:?}");
+        let coding = match head.header("content-encoding") {
+            "" => None,
+            "gzip" => Some(Coding::Gzip),
+            "zstd" => Some(Coding::Zstd),
+            other => panic!("encoded with {other}"),
+        };
         Self {
+            expander: coding.and_then(Expander::new),
+            received: 0,
             client,
             head,
             body: vec![],
@@ -108,7 +121,7 @@ impl Stream {
                 return false;
             }
             let read = self.client.buffer.split_off(self.client.taken);
-            self.body.extend(read);
+            self.take(&read);
             return true;
         }
         assert_eq!(self.head.header("transfer-encoding"), "chunked");
@@ -120,9 +133,27 @@ impl Stream {
         let mut chunk = self.client.bytes(size + 2).await;
         assert!(chunk.ends_with(b"\r\n"), "a chunk ends with its line");
         chunk.truncate(size);
-        self.body.extend(chunk);
+        self.take(&chunk);
         self.is_over = size == 0;
         !self.is_over
+    }
+
+    fn take(&mut self, mut read: &[u8]) {
+        self.received += read.len();
+        let Some(expander) = &mut self.expander else {
+            self.body.extend(read);
+            return;
+        };
+        let mut piece = [0; 16 << 10];
+        loop {
+            let len = expander
+                .next(&mut read, &mut piece)
+                .expect("it is what the head says");
+            self.body.extend(&piece[..len]);
+            if len < piece.len() {
+                return;
+            }
+        }
     }
 
     /// What comes up to this delimiter, with it; none at the end of the body, which must not be in the middle of it.
