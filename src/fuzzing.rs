@@ -16,6 +16,7 @@ mod frames;
 mod http;
 mod messages;
 mod proxy;
+mod recordings;
 mod topologies;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use messages::hop_messages;
 #[cfg(feature = "zeromq")]
 pub use messages::zmtp;
 pub use proxy::{proxy_header, proxy_requests, proxy_tunnel};
+pub use recordings::recording;
 pub use topologies::{figure, paths, topology};
 
 /// The body of a fuzz target.
@@ -48,6 +50,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("proxy_requests", proxy_requests),
     ("proxy_tunnel", proxy_tunnel),
     ("published", published),
+    ("recording", recording),
     ("sse", sse),
     ("token_file", token_file),
     ("topology", topology),

@@ -132,6 +132,7 @@ seeds! {
     proxy_requests true 200,
     proxy_tunnel true 200,
     published true 200,
+    recording true 200,
     sse true 200,
     token_file true 200,
     topology true 200,
