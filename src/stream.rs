@@ -505,6 +505,15 @@ impl EventLog {
         }
     }
 
+    /// Notes that these events, and those of their origins before them, are too old to be held here: they are no news any more, whoever
+    /// brings them.
+    pub fn pass(&self, last: &[EventId]) {
+        let mut state = self.lock();
+        for id in last.iter().filter(|id| id.origin != self.origin) {
+            state.history.pass(*id);
+        }
+    }
+
     fn put_before(&self, mut state: MutexGuard<'_, State>, way: Way, past: Vec<Event>) {
         if state.kept.is_some() && state.is_read() {
             for event in past {

@@ -11,7 +11,6 @@ use url::form_urlencoded;
 
 use crate::bus::figures::Figures;
 use crate::endpoint::fanout::Overload;
-use crate::endpoint::lag::seconds_behind;
 use crate::endpoint::page::{Bus, Hop, Upstream};
 use crate::event::{self, EventId};
 use crate::route::Routes;
@@ -308,7 +307,7 @@ impl Subscribers {
                 subscribers: lag.behind,
                 events: lag.events,
                 bytes: lag.bytes,
-                seconds: seconds_behind(&served.log, &lag),
+                seconds: lag.seconds(),
             }),
         };
         (format.name(), readers)

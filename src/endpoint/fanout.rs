@@ -469,7 +469,7 @@ impl Fanout {
     pub async fn lag(&self) -> Lag {
         let shards = self.shards();
         let lags = join_all(shards.iter().map(|shard| shard.lag())).await;
-        lags.into_iter().sum()
+        lags.into_iter().sum::<Lag>().in_log(&self.audience.log)
     }
 
     /// Reads what one of its subscribers sends.

@@ -1,5 +1,6 @@
 //! How many subscribers a stream has, and what they are given.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,10 +21,13 @@ pub struct Subscribers {
     gaps: [AtomicU64; Format::PLAIN.len()],
     overloads: [AtomicU64; Overload::ALL.len()],
     /// Where those are that are in no shard.
-    places: Mutex<Vec<(Format, Place)>>,
+    places: Mutex<Places>,
     /// Counts those of the whole process.
     stop: Stop,
 }
+
+/// By their names: whoever leaves is found at once, however many there are.
+type Places = BTreeMap<usize, (Format, Place)>;
 
 /// What some have been sent: whole events, and all bytes before encryption.
 #[derive(Debug, Default)]
@@ -95,32 +99,32 @@ impl Subscribers {
         &self.sent[format.plain() as usize]
     }
 
-    fn places(&self) -> MutexGuard<'_, Vec<(Format, Place)>> {
+    fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One that is in no shard is followed until [`Self::unfollow`].
     pub fn follow(&self, subscription: &Subscription, format: Format) -> Place {
         let place = Place::new(subscription.tape.clone(), subscription.cursor);
-        self.places().push((format, place.clone()));
+        self.places().insert(place.name(), (format, place.clone()));
         place
     }
 
     /// It has gone.
     pub fn unfollow(&self, place: &Place) {
         let mut places = self.places();
-        if let Some(at) = places.iter().position(|(_, it)| it.is(place)) {
-            places.swap_remove(at);
-        }
+        places.remove(&place.name());
         if places.is_empty() {
-            *places = Vec::new();
+            *places = Places::new();
         }
     }
 
     /// How far those are behind that are in no shard.
     pub fn lag(&self, format: Format) -> Lag {
         let places = self.places();
-        let same = places.iter().filter(|(it, _)| it.plain() == format.plain());
+        let same = places
+            .values()
+            .filter(|(it, _)| it.plain() == format.plain());
         same.map(|(_, place)| place.lag()).sum()
     }
 

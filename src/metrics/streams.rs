@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::bus::figures::Counts;
 use crate::endpoint::fanout::Overload;
-use crate::endpoint::lag::{Lag, seconds_behind};
+use crate::endpoint::lag::Lag;
 use crate::route::Routes;
 use crate::route::served::Served;
 use crate::stream::via::Role;
@@ -109,8 +109,7 @@ impl Readers {
         if let Some(lag) = lag {
             self.behind += lag.behind;
             self.lag_events = self.lag_events.max(lag.events);
-            let seconds = seconds_behind(&stream.log, &lag);
-            self.lag_seconds = self.lag_seconds.max(seconds);
+            self.lag_seconds = self.lag_seconds.max(lag.seconds());
         }
     }
 }

@@ -217,7 +217,7 @@ impl Served {
             return None;
         }
         let lags = join_all(self.all_made(format).map(Fanout::lag)).await;
-        let others = self.subscribers.lag(format);
+        let others = self.subscribers.lag(format).in_log(&self.log);
         Some(lags.into_iter().chain([others]).sum())
     }
 

@@ -94,7 +94,7 @@ impl Upstream {
             .max_frame_size(Some(most.max(MAX_CONTROL_PAYLOAD)));
         let mut socket = Ahead::new(stream, early);
         if agreed.is_deflated {
-            socket = socket.inflating(Inflater::new(most))?;
+            socket = socket.inflating(Inflater::new(most));
         }
         let link = Link::from_raw_socket(socket, Role::Client, Some(config)).await;
         Ok(Connected {

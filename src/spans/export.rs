@@ -60,6 +60,7 @@ impl Exporter {
         }
         let client = Client {
             runtime,
+            patience: patience(|name| env::var(name).ok()),
             tls: client_config(None, None)?,
             is_lost: Arc::default(),
         };
@@ -105,9 +106,23 @@ impl Exporter {
     }
 }
 
+/// How long a request may take, as OpenTelemetry's variables say, in milliseconds: the library uses them only to try again.
+fn patience(variable: impl Fn(&str) -> Option<String>) -> Duration {
+    let names = [
+        "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+        "OTEL_EXPORTER_OTLP_TIMEOUT",
+    ];
+    let millis = names
+        .iter()
+        .find_map(|name| variable(name)?.trim().parse().ok());
+    millis.map_or(CONNECT_TIMEOUT, Duration::from_millis)
+}
+
 /// Sends what the library has encoded.
 struct Client {
     runtime: Handle,
+    /// How long one request may take.
+    patience: Duration,
     tls: Arc<ClientConfig>,
     /// Whether the last request has failed: the log tells when that changes, not each one.
     is_lost: Arc<AtomicBool>,
@@ -130,9 +145,10 @@ impl HttpClient for Client {
         Self: 'sending,
     {
         let (tls, is_lost) = (self.tls.clone(), self.is_lost.clone());
+        let patience = self.patience;
         let sending = self.runtime.spawn(async move {
             let to = request.uri().to_string();
-            let sent = timeout(CONNECT_TIMEOUT, send(request, &tls)).await;
+            let sent = timeout(patience, send(request, &tls)).await;
             let sent = sent.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in time")));
             note(&to, &sent, &is_lost);
             sent
@@ -182,4 +198,23 @@ async fn send(request: Request<Bytes>, tls: &Arc<ClientConfig>) -> Result<Respon
     let body = Limited::new(body, MAX_ANSWER).collect().await;
     let body = body.map_err(|error| anyhow::anyhow!("its answer cannot be read: {error}"))?;
     Ok(Response::from_parts(parts, body.to_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_say_how_long_a_request_may_take() {
+        let of = |traces: Option<&str>, all: Option<&str>| {
+            patience(|name| match name {
+                "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT" => traces.map(str::to_owned),
+                _ => all.map(str::to_owned),
+            })
+        };
+        assert_eq!(of(None, None), CONNECT_TIMEOUT);
+        assert_eq!(of(None, Some("250")), Duration::from_millis(250));
+        assert_eq!(of(Some("30000"), Some("250")), Duration::from_secs(30));
+        assert_eq!(of(Some("soon"), Some("250")), Duration::from_millis(250));
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::places::{Known, Places};
 use super::{Carrier, Way};
-use crate::event::{Event, Gap};
+use crate::event::{Event, EventId, Gap};
 pub use missed::Missed;
 
 /// What an event costs beside its payload, so that the bound holds for streams of small events too.
@@ -181,6 +181,11 @@ impl History {
         known.iter().for_each(|known| self.places.remember(known));
         self.has_let_go |= has_let_go;
         self.missed = missed.map(Box::new);
+    }
+
+    /// Notes that an event is too old to be held: see [`Places::pass`].
+    pub fn pass(&mut self, id: EventId) {
+        self.places.pass(id);
     }
 
     /// What was missing before events that have been let go of.

@@ -419,6 +419,20 @@ impl Inflow {
         self.around(backfill);
     }
 
+    /// Events for which there was no room among those: see [`EventLog::pass`].
+    pub fn pass(&self, last: impl IntoIterator<Item = EventId>) {
+        let last: Vec<_> = last.into_iter().collect();
+        if last.is_empty() {
+            return;
+        }
+        self.around(|| {
+            if let Some(local) = self.merge.log.own_local().filter(|_| !self.is_peer()) {
+                local.pass(&last);
+            }
+            self.merge.log.pass(&last);
+        });
+    }
+
     /// An event of the state that the other side keeps: see [`EventLog::adopt`].
     pub fn adopt(&self, event: Event) {
         let adopt = || {

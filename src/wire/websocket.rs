@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, OpCode}
 
 use super::compress::{self, Coding};
 use crate::event::{Kind, Payload};
-pub use inflater::Inflater;
+pub use inflater::{Inflater, Violation};
 
 /// The longest header of an unmasked frame: two bytes and a 64-bit length.
 const MAX_HEADER: usize = 10;

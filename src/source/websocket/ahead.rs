@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::wire::websocket::Inflater;
+use crate::wire::websocket::{Inflater, Violation};
 
 /// One read takes many events.
 const PIECE: usize = 32 << 10;
@@ -24,6 +24,8 @@ pub struct Ahead<S> {
     left: Bytes,
     /// Takes the compression out of it.
     inflater: Option<Box<Inflater>>,
+    /// What is wrong behind what is left.
+    wrong: Option<Box<Violation>>,
 }
 
 impl<S> Ahead<S> {
@@ -33,22 +35,27 @@ impl<S> Ahead<S> {
             socket,
             left: early,
             inflater: None,
+            wrong: None,
         }
     }
 
     /// The same, with the compression of messages taken out.
-    pub fn inflating(mut self, mut inflater: Inflater) -> io::Result<Self> {
-        self.left = inflate(&mut inflater, &self.left)?;
+    pub fn inflating(mut self, inflater: Inflater) -> Self {
         self.inflater = Some(Box::new(inflater));
-        Ok(self)
+        let early = std::mem::take(&mut self.left);
+        self.inflate(&early);
+        self
     }
-}
 
-fn inflate(inflater: &mut Inflater, bytes: &[u8]) -> io::Result<Bytes> {
-    let mut out = Vec::new();
-    let taken = inflater.take(bytes, &mut out);
-    taken.map_err(|(_, reason)| io::Error::new(io::ErrorKind::InvalidData, reason))?;
-    Ok(out.into())
+    /// Takes in what has been read. What comes before something wrong is as good as ever.
+    fn inflate(&mut self, bytes: &[u8]) {
+        let Some(inflater) = &mut self.inflater else {
+            return;
+        };
+        let mut out = Vec::new();
+        self.wrong = inflater.take(bytes, &mut out).err().map(Box::new);
+        self.left = out.into();
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Ahead<S> {
@@ -58,15 +65,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Ahead<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         while self.left.is_empty() && self.inflater.is_some() {
+            if let Some((_, reason)) = self.wrong.as_deref() {
+                let reason = reason.clone();
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, reason)));
+            }
             let mut piece = [MaybeUninit::uninit(); PIECE];
             let mut piece = ReadBuf::uninit(&mut piece);
             ready!(Pin::new(&mut self.socket).poll_read(cx, &mut piece))?;
             if piece.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            if let Some(inflater) = &mut self.inflater {
-                self.left = inflate(inflater, piece.filled())?;
-            }
+            self.inflate(piece.filled());
         }
         if self.left.is_empty() {
             if buffer.remaining() >= PIECE {
@@ -126,6 +135,8 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
+    use crate::event::Kind;
+    use crate::wire::websocket::encode_deflated;
 
     #[tokio::test]
     async fn all_comes_out_in_order_and_nothing_is_kept_then() {
@@ -141,6 +152,25 @@ mod tests {
                 assert!(ahead.left.len() < PIECE);
             }
             assert!(read == sent, "{asked} bytes at a time");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_before_something_wrong_comes_out() {
+        let text = "a message that is worth it ".repeat(20);
+        let mut sent = Vec::new();
+        assert!(encode_deflated(Kind::Text, &[text.as_bytes()], &mut sent));
+        // A compressed message that is none.
+        sent.extend([0xC1, 3, 0xFF, 0xFF, 0xFF]);
+        for early in [0, sent.len()] {
+            let (early, late) = sent.split_at(early);
+            let ahead = Ahead::new(late, Bytes::copy_from_slice(early));
+            let mut ahead = ahead.inflating(Inflater::new(1_000));
+            let mut read = Vec::new();
+            let end = ahead.read_to_end(&mut read).await;
+            let end = end.expect_err("it is broken");
+            assert_eq!(end.kind(), io::ErrorKind::InvalidData);
+            assert!(read.ends_with(text.as_bytes()), "{} bytes", read.len());
         }
     }
 }

@@ -21,6 +21,8 @@ use crate::wire::hop::{self, Begin, Control, Hello, Instance, Scope, StateWish, 
 const MAX_GAPS: usize = 1_000;
 /// Of more origins than this it is not remembered how far they are.
 const MAX_MARKS: usize = 64;
+/// Nor of more than this how far that was which is too old to be kept.
+const MAX_PASSED: usize = 1_000;
 
 /// What is known of an upstream from one connection to the next.
 pub struct Intake<'a> {
@@ -50,11 +52,14 @@ pub struct Intake<'a> {
 }
 
 /// Events that were in the upstream's log before this one began.
+#[derive(Default)]
 struct Past {
     /// So many of the upstream's backlog are still to come.
     left: u64,
     events: VecDeque<Event>,
     bytes: usize,
+    /// Of each origin the last event for which there was no room.
+    passed: HashMap<Origin, EventId>,
 }
 
 impl<'a> Intake<'a> {
@@ -117,8 +122,7 @@ impl<'a> Intake<'a> {
         self.is_state = false;
         self.past = Some(Past {
             left: backlog,
-            events: VecDeque::new(),
-            bytes: 0,
+            ..Past::default()
         });
         if backlog == 0 {
             self.settle_past();
@@ -311,6 +315,7 @@ impl<'a> Intake<'a> {
     fn settle_past(&mut self) {
         if let Some(past) = self.past.take() {
             self.to.inflow.backfill(past.events);
+            self.to.inflow.pass(past.passed.into_values());
         }
         self.note_met();
     }
@@ -384,6 +389,10 @@ impl Past {
             && let Some(oldest) = self.events.pop_front()
         {
             self.bytes -= oldest.payload.bytes.len() + size_of::<Event>();
+            let origin = oldest.id.origin;
+            if self.passed.len() < MAX_PASSED || self.passed.contains_key(&origin) {
+                self.passed.insert(origin, oldest.id);
+            }
             if log.retains() {
                 inflow.adopt(oldest);
             }
@@ -434,6 +443,29 @@ mod tests {
         let time = crate::event::now() + 1_000_000;
         let message = Payload::text(format!("{event} t={time}\nx"));
         intake.take(message).expect("an event");
+    }
+
+    #[test]
+    fn what_is_too_old_to_be_kept_is_no_news_of_somebody_else() {
+        let log = Arc::new(EventLog::new(1_000));
+        let to = destination(&log);
+        let past = |intake: &mut Intake, event: EventId| {
+            let text = format!("{event} t=1\n{}", "x".repeat(300));
+            intake.take(Payload::text(text)).expect("an event");
+        };
+        let mut first = Intake::new(&to, 1_000);
+        first.welcomed(welcome(6));
+        for event in [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (2, 4)] {
+            past(&mut first, id(event.0, event.1));
+        }
+        assert!(log.has_passed(id(1, 2)));
+        assert!(log.have().contains(&id(1, 2)), "{:?}", log.have());
+        // This one knows less of it.
+        let mut second = Intake::new(&to, 1_000);
+        second.welcomed(welcome(1));
+        past(&mut second, id(1, 1));
+        assert_eq!(log.last_of(Origin(1)), Some(2));
+        assert_eq!(log.last(), Some(id(2, 4)));
     }
 
     #[test]
