@@ -24,9 +24,9 @@ mod tapes;
 pub mod usage;
 pub mod via;
 pub mod walk;
+mod way;
 
 use std::collections::HashMap;
-use std::ops::AddAssign;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -42,6 +42,8 @@ use retained::{Retain, Retained};
 use tape::{Changes, TapeReader};
 use tapes::Tapes;
 use walk::Walk;
+use way::Received;
+pub use way::{Amount, Carrier, Way};
 
 /// The number of the first event appended. Older ones may still come before it.
 const FIRST: u64 = 1 << 62;
@@ -61,106 +63,6 @@ pub struct EventLog {
     /// What of it has not come from a peer, if there are any: all that a peer is given. It is written under this log's lock, and
     /// never the other way round.
     local: Option<Arc<EventLog>>,
-}
-
-/// Which way an event has come into a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Way {
-    /// The number of the source that has brought it, if one has.
-    pub link: Option<u16>,
-    /// Whether that is a peer, so that other peers do not get it from here.
-    pub is_from_peer: bool,
-    /// What has carried it here.
-    pub carrier: Carrier,
-}
-
-/// What carries events to a hop: what figures tell apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(u8)]
-pub enum Carrier {
-    /// Nothing that is known.
-    #[default]
-    Unknown,
-    /// A link to another hop.
-    Hop,
-    /// Messages on a WebSocket, of an upstream or of a client that publishes.
-    WebSocket,
-    /// Server-sent events of an upstream.
-    Sse,
-    /// NDJSON of an upstream.
-    Ndjson,
-    /// Requests of clients that publish.
-    Post,
-    /// A bus.
-    Bus,
-    /// They are made here.
-    Produce,
-}
-
-impl Carrier {
-    /// All of them; a carrier's place here is its value as a number.
-    pub const ALL: [Self; 8] = [
-        Self::Unknown,
-        Self::Hop,
-        Self::WebSocket,
-        Self::Sse,
-        Self::Ndjson,
-        Self::Post,
-        Self::Bus,
-        Self::Produce,
-    ];
-
-    /// The name for figures.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Hop => "hop",
-            Self::WebSocket => "websocket",
-            Self::Sse => "sse",
-            Self::Ndjson => "ndjson",
-            Self::Post => "post",
-            Self::Bus => "bus",
-            Self::Produce => "produce",
-        }
-    }
-
-    /// What an upstream's events come by, as a handshake has shown it: the name of a transport.
-    pub fn of_transport(name: &str) -> Self {
-        let mut all = Self::ALL.into_iter();
-        all.find(|carrier| carrier.name() == name)
-            .unwrap_or_default()
-    }
-}
-
-/// Events, and the bytes that they take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Amount {
-    /// How many.
-    pub events: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-impl AddAssign for Amount {
-    fn add_assign(&mut self, other: Self) {
-        self.events += other.events;
-        self.bytes += other.bytes;
-    }
-}
-
-impl Way {
-    /// By the source with this number, which is no peer.
-    pub fn of(link: usize) -> Self {
-        Self {
-            link: u16::try_from(link).ok(),
-            ..Self::default()
-        }
-    }
-
-    /// The same, carried so.
-    pub fn by(self, carrier: Carrier) -> Self {
-        Self { carrier, ..self }
-    }
 }
 
 struct State {
@@ -211,22 +113,6 @@ pub struct Figures {
     pub rate: f64,
     /// How often something was known to be missing before an event, which everyone is told who gets that.
     pub gaps: u64,
-}
-
-/// What has come in a log, by what has carried it: of most streams that is one thing.
-#[derive(Debug, Default)]
-struct Received(Vec<(Carrier, Amount)>);
-
-impl Received {
-    fn add(&mut self, by: Carrier, amount: Amount) {
-        match self.0.iter_mut().find(|(carrier, _)| *carrier == by) {
-            Some((_, sum)) => *sum += amount,
-            None => {
-                self.0.reserve_exact(1);
-                self.0.push((by, amount));
-            }
-        }
-    }
 }
 
 /// What a log holds.
@@ -671,7 +557,7 @@ impl EventLog {
 
     /// What has come in this process, by what has carried it, with the bytes of the payloads.
     pub fn received(&self) -> Vec<(Carrier, Amount)> {
-        self.lock().received.0.clone()
+        self.lock().received.all()
     }
 
     /// What it holds now.

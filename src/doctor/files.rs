@@ -52,7 +52,7 @@ pub fn judge(limits: &Limits, connections: Option<u64>) -> Vec<Finding> {
         shown(limits.hard)
     );
     let raise = |needed: u64| {
-        let needed = needed + others;
+        let needed = needed.saturating_add(others);
         format!(
             "ulimit -Hn {needed} as root, LimitNOFILE={needed} in a systemd unit, or docker run --ulimit nofile={needed}"
         )
@@ -62,7 +62,7 @@ pub fn judge(limits: &Limits, connections: Option<u64>) -> Vec<Finding> {
             AREA,
             format!(
                 "--max-connections {wanted} needs {} open files; {limit}",
-                wanted + others
+                wanted.saturating_add(others)
             ),
             raise(wanted),
         ),
@@ -80,7 +80,7 @@ pub fn judge(limits: &Limits, connections: Option<u64>) -> Vec<Finding> {
             ),
         ),
     });
-    let wanted = connections.unwrap_or(most) + others;
+    let wanted = connections.unwrap_or(most).saturating_add(others);
     if let Some(per_process) = limits
         .per_process
         .filter(|most| *most < wanted && connections.is_some())
@@ -98,7 +98,7 @@ pub fn judge(limits: &Limits, connections: Option<u64>) -> Vec<Finding> {
         findings.push(Finding::problem(
             AREA,
             format!("fs.file-max is {in_all} for all processes together"),
-            format!("sysctl -w fs.file-max={}", wanted * 2),
+            format!("sysctl -w fs.file-max={}", wanted.saturating_mul(2)),
         ));
     }
     findings

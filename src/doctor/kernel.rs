@@ -125,7 +125,7 @@ pub fn judge(settings: &Settings, connections: Option<u64>) -> Vec<Finding> {
 /// Ports of connections that are made from here.
 fn ports([first, last]: [u64; 2]) -> Finding {
     const FEW: u64 = 10_000;
-    let count = (last + 1).saturating_sub(first);
+    let count = last.saturating_add(1).saturating_sub(first);
     let what = format!(
         "net.ipv4.ip_local_port_range is {first} to {last}: {count} connections to one address (as of proxy and bench)"
     );
@@ -143,9 +143,9 @@ fn ports([first, last]: [u64; 2]) -> Finding {
 fn memory_of(memory: u64, connections: u64) -> Option<Finding> {
     /// Of a socket that has little to say.
     const EACH: u64 = 8 << 10;
-    let needed = connections * EACH;
+    let needed = connections.saturating_mul(EACH);
     (memory < needed).then(|| {
-        let pages = needed * 2 / page_size() as u64;
+        let pages = needed.saturating_mul(2) / page_size() as u64;
         Finding::warning(
             AREA,
             format!("net.ipv4.tcp_mem lets all sockets take {memory} bytes, little for {connections} connections: the kernel then slows all of them"),
@@ -157,14 +157,14 @@ fn memory_of(memory: u64, connections: u64) -> Option<Finding> {
 /// Connections that a firewall keeps account of: what does not fit is dropped without a word.
 fn tracked(most: u64, now: u64, connections: Option<u64>) -> Finding {
     let what = format!("net.netfilter.nf_conntrack_max is {most}, and {now} are tracked");
-    let wanted = now + connections.unwrap_or_default();
-    match wanted > most || now * 10 > most * 9 {
+    let wanted = now.saturating_add(connections.unwrap_or_default());
+    match wanted > most || now > most / 10 * 9 {
         true => Finding::warning(
             AREA,
             format!("{what}: packets of connections beyond it are dropped"),
             format!(
                 "sysctl -w net.netfilter.nf_conntrack_max={}",
-                wanted.max(most) * 2
+                wanted.max(most).saturating_mul(2)
             ),
         ),
         false => Finding::ok(AREA, what),

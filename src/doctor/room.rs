@@ -48,7 +48,7 @@ impl Kept {
         let state = route.retain.as_ref().map_or(0, |retain| retain.bytes);
         Self {
             path: route.pattern.to_string(),
-            bytes: (route.history.bytes + state) as u64,
+            bytes: route.history.bytes.saturating_add(state) as u64,
             streams: route
                 .pattern
                 .is_on_demand()
@@ -165,7 +165,7 @@ pub fn memory(
     // Once as events, and once more as encoded for the format that is read; each further format takes as much again.
     let of = |route: &Kept, streams: u64| route.bytes.saturating_mul(2).saturating_mul(streams);
     let fixed = routes.iter().filter(|route| route.streams.is_none());
-    let always = fixed.fold(connections * SUBSCRIBER, |sum, route| {
+    let always = fixed.fold(connections.saturating_mul(SUBSCRIBER), |sum, route| {
         sum.saturating_add(of(route, 1))
     });
     let needs = format!(

@@ -32,6 +32,32 @@ fn a_finding_is_a_line() {
 }
 
 #[test]
+fn as_many_as_there_are_numbers_are_too_many() {
+    let most = Some(u64::MAX);
+    let limits = files::Limits {
+        soft: Some(1_024),
+        hard: Some(20_000),
+        per_process: Some(1 << 20),
+        in_all: Some(1 << 22),
+    };
+    let settings = Settings {
+        ports: Some([1, u64::MAX]),
+        memory: Some(1 << 30),
+        tracked: Some([u64::MAX, 1]),
+        ..Settings::default()
+    };
+    let route = Kept {
+        path: "/a".to_owned(),
+        bytes: u64::MAX,
+        streams: None,
+    };
+    assert_eq!(worst(&files::judge(&limits, most)).level, Level::Problem);
+    assert_eq!(worst(&kernel::judge(&settings, most)).level, Level::Warning);
+    let findings = memory(&[route], u64::MAX, Some(1 << 30), None);
+    assert_eq!(worst(&findings).level, Level::Problem);
+}
+
+#[test]
 fn files_are_held_against_connections() {
     let limits = |hard| files::Limits {
         soft: Some(1_024),

@@ -126,6 +126,12 @@ impl Running {
     }
 }
 
+/// How many are due now, at most a batch, when so many have been sent; the first was due at once.
+fn due(rate: f64, elapsed: Duration, sent: u64) -> u64 {
+    let due = (elapsed.as_secs_f64() * rate) as u64;
+    due.saturating_add(1).saturating_sub(sent).clamp(1, BATCH)
+}
+
 /// Events go out when they are due: late ones at once, so that on the whole it is the rate that was asked for.
 async fn send(
     mut sender: Sender,
@@ -152,8 +158,7 @@ async fn send(
                 if stop.is_cancelled() {
                     break;
                 }
-                let due = (start.elapsed().as_secs_f64() * rate) as u64 + 1;
-                due.saturating_sub(sent).clamp(1, BATCH)
+                due(rate, start.elapsed(), sent)
             }
         };
         let first = published.load(Ordering::Acquire) + 1;
@@ -173,4 +178,19 @@ async fn send(
     }
     sender.close().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_late_is_due_and_no_more_than_a_batch_at_once() {
+        let second = Duration::from_secs(1);
+        assert_eq!(due(10.0, second, 0), 11);
+        assert_eq!(due(10.0, second, 11), 1);
+        for rate in [1e30, f64::MAX] {
+            assert_eq!(due(rate, second, 5), BATCH);
+        }
+    }
 }
