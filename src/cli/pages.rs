@@ -11,6 +11,7 @@ use clap_mangen::Man;
 
 use super::Usage;
 use super::args::Args;
+use super::values::Words;
 use crate::stdout::print;
 
 /// The flags of `completions`.
@@ -20,7 +21,7 @@ use crate::stdout::print;
 )]
 pub struct CompletionsArgs {
     /// The shell: bash, zsh or fish
-    #[arg(value_parser = shell)]
+    #[arg(value_parser = Words::new(&["bash", "zsh", "fish"], shell), hide_possible_values = true)]
     pub shell: Shell,
 }
 

@@ -58,6 +58,12 @@ async fn bash_completes_subcommands_flags_and_their_values() {
         (&["wsevent", "replay", "--sp"], &["--speed"]),
         (&["wsevent", "tail", "--transport", "nd"], &["ndjson"]),
         (&["wsevent", "--log-format", ""], &["human", "json"]),
+        (
+            &["wsevent", "--overload", ""],
+            &["disconnect", "skip", "conflate"],
+        ),
+        (&["wsevent", "--bus-envelope", "al"], &["always"]),
+        (&["wsevent", "completions", "z"], &["zsh"]),
     ] {
         let offered = offered(line).await;
         assert_eq!(offered.lines().collect::<Vec<_>>(), expected, "{line:?}");
