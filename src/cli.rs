@@ -172,6 +172,11 @@ impl Config {
                 let error = clap::Error::raw(ErrorKind::InvalidSubcommand, BARE_URL);
                 return Err(error.format(&mut command).into());
             }
+            #[cfg(not(feature = "otel"))]
+            Err(error) if wants_traces(&error) => {
+                let error = clap::Error::raw(ErrorKind::UnknownArgument, NO_TRACES);
+                return Err(error.format(&mut command).into());
+            }
             matches => matches?,
         };
         Self::from_matches(&matches)
@@ -367,6 +372,18 @@ fn names_a_url(error: &clap::Error) -> bool {
     matches!(
         error.get(ContextKind::InvalidSubcommand),
         Some(ContextValue::String(name)) if name.contains("://")
+    )
+}
+
+/// What to say to whoever has read of traces, and has a program without them.
+#[cfg(not(feature = "otel"))]
+const NO_TRACES: &str = "this wsevent was built without --otlp-endpoint: cargo build --release --features otel makes one that has it";
+
+#[cfg(not(feature = "otel"))]
+fn wants_traces(error: &clap::Error) -> bool {
+    matches!(
+        error.get(ContextKind::InvalidArg),
+        Some(ContextValue::String(flag)) if flag == "--otlp-endpoint"
     )
 }
 

@@ -11,7 +11,7 @@ mod room;
 mod upstream;
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,6 +23,7 @@ use crate::bus::address::Kind;
 use crate::cli::Hop;
 use crate::reason;
 use crate::source::upstream::Upstream;
+use crate::stdout;
 
 /// What to look at.
 pub struct Doctor {
@@ -163,8 +164,7 @@ impl Doctor {
                 )
             }
         };
-        // Who does not want to know all is told nothing any more.
-        let _ = io::stdout().lock().write_all(text.as_bytes());
+        stdout::print(text.as_bytes())?;
         Ok(match problems {
             0 => ExitCode::SUCCESS,
             _ => ExitCode::FAILURE,

@@ -106,8 +106,8 @@ pub async fn run(role: Role) -> Result<ExitCode> {
         Role::Bench(bench) => bench.run().await,
         Role::Topology(topology) => topology.run().await,
         Role::Trace(trace) => trace.run().await,
-        Role::Check(check) => Ok(check.run()),
-        Role::Explain(explain) => Ok(explain.run()),
+        Role::Check(check) => check.run(),
+        Role::Explain(explain) => explain.run(),
         Role::Doctor(doctor) => doctor.run().await,
         Role::Proxy(config) => {
             let signals = Signals::take().context("cannot listen for signals")?;

@@ -1,11 +1,22 @@
 //! Standard output, as far as more than one role has to do with it.
 
 use std::future;
-use std::io;
+use std::io::{self, ErrorKind, Write};
 use std::thread;
 
+use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::oneshot;
+
+/// Prints what a command has to say. Whoever has closed the other end of a pipe does not want to know more; that a file cannot be written, as on
+/// a full disk, is an error.
+pub fn print(text: &[u8]) -> Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
+}
 
 /// Resolves when the other end of a pipe that standard output is has been closed, even if there is nothing to print.
 pub async fn closed() {

@@ -6,6 +6,7 @@ use clap::ArgMatches;
 use hyper::http::HeaderName;
 
 use super::connect::{Connect, EventUrl, header};
+use super::values::Words;
 use super::{Usage, given, is_from_variable, lines, values};
 use crate::bus::address::{Address, Kind, Use, is_bus};
 use crate::bus::envelope::Envelope;
@@ -45,7 +46,8 @@ pub struct BusArgs {
         value_name = "WHEN",
         default_value = "auto",
         hide_possible_values = true,
-        value_parser = envelope,
+        value_parser = Words::new(&["auto", "always", "never"], envelope),
+        hide_possible_values = true,
         help_heading = "Buses"
     )]
     pub bus_envelope: Envelope,

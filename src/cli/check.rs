@@ -1,11 +1,13 @@
 //! `wsevent check FILE`: what is wrong with a configuration file, or what it serves.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Result;
+
 use super::config::{ConfigFile, Unusable};
 use crate::route::Policy;
+use crate::stdout;
 
 /// The flags of `check`.
 #[derive(Debug, clap::Args)]
@@ -26,24 +28,22 @@ pub struct Check {
 
 impl Check {
     /// Prints what there is to say.
-    pub fn run(&self) -> ExitCode {
-        let mut out = io::stdout().lock();
-        // Who does not want to know all is told nothing any more.
-        match self.file.load() {
+    pub fn run(&self) -> Result<ExitCode> {
+        let (text, status) = match self.file.load() {
             Ok(loaded) => {
-                let mut routes = loaded.hop.routes.iter();
-                let _ = routes.try_for_each(|route| writeln!(out, "{}", line(route)));
-                ExitCode::SUCCESS
+                let routes = loaded.hop.routes.iter();
+                let lines = routes.map(|route| line(route) + "\n");
+                (lines.collect(), ExitCode::SUCCESS)
             }
             Err(Unusable::Usage(error)) => {
+                // Nobody may be reading it.
                 let _ = error.print();
-                ExitCode::from(2)
+                return Ok(ExitCode::from(2));
             }
-            Err(faults) => {
-                let _ = write!(out, "{faults}");
-                ExitCode::FAILURE
-            }
-        }
+            Err(faults) => (faults.to_string(), ExitCode::FAILURE),
+        };
+        stdout::print(text.as_bytes())?;
+        Ok(status)
     }
 }
 

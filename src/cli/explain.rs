@@ -1,9 +1,9 @@
 //! `wsevent explain URL`: what a hop would serve there, and how. Nothing is connected.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::ArgMatches;
 use url::Url;
 
@@ -15,6 +15,7 @@ use crate::route::Policy;
 use crate::route::find::{NoStream, Place, find};
 use crate::route::pattern::Key;
 use crate::source::upstream::Upstream;
+use crate::stdout;
 
 /// The flags of `explain`.
 #[derive(Debug, clap::Args)]
@@ -53,15 +54,14 @@ impl Explain {
     }
 
     /// Prints the answer.
-    pub fn run(&self) -> ExitCode {
+    pub fn run(&self) -> Result<ExitCode> {
         let mut lines = Lines::default();
         let is_served = self.answer(&mut lines);
-        // Who does not want to know all is told nothing any more.
-        let _ = write!(io::stdout().lock(), "{lines}");
-        match is_served {
+        stdout::print(lines.to_string().as_bytes())?;
+        Ok(match is_served {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
-        }
+        })
     }
 
     /// Whether something is served there.

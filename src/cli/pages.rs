@@ -1,7 +1,7 @@
 //! `wsevent completions` and `wsevent man`: written from the flags as clap knows them.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,6 +11,8 @@ use clap_mangen::Man;
 
 use super::Usage;
 use super::args::Args;
+use super::values::Words;
+use crate::stdout::print;
 
 /// The flags of `completions`.
 #[derive(Debug, clap::Args)]
@@ -19,7 +21,7 @@ use super::args::Args;
 )]
 pub struct CompletionsArgs {
     /// The shell: bash, zsh or fish
-    #[arg(value_parser = shell)]
+    #[arg(value_parser = Words::new(&["bash", "zsh", "fish"], shell), hide_possible_values = true)]
     pub shell: Shell,
 }
 
@@ -136,12 +138,4 @@ fn write_all(folder: &Path) -> Result<()> {
         written.with_context(|| cannot(&path))?;
     }
     Ok(())
-}
-
-/// Who does not want to know all is told nothing any more.
-fn print(text: &[u8]) -> Result<()> {
-    match io::stdout().lock().write_all(text) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
-    }
 }

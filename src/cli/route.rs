@@ -73,7 +73,7 @@ pub struct RouteArgs {
         value_name = "POLICY",
         default_value = "disconnect",
         hide_possible_values = true,
-        value_parser = values::overload,
+        value_parser = values::OVERLOAD,
         help_heading = "Serving"
     )]
     pub overload: Overload,

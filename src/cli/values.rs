@@ -1,9 +1,12 @@
 //! How single values are read: sizes, durations, rates, addresses, paths, URLs.
 
 use std::env;
+use std::ffi::OsStr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::{Arg, Command};
 use hyper::http::Uri;
 use hyper::http::uri::PathAndQuery;
 use tracing_subscriber::EnvFilter;
@@ -24,6 +27,37 @@ const MIN_HEADER_SIZE: usize = 8 << 10;
 const MAX_HEADER_SIZE: usize = 1 << 20;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How a value is read that is one of a few words, for whoever lists them: completions and manual pages.
+#[derive(Clone)]
+pub struct Words<T> {
+    words: &'static [&'static str],
+    read: fn(&str) -> Result<T, String>,
+}
+
+impl<T> Words<T> {
+    /// These words, and no others, are what `read` takes.
+    pub const fn new(words: &'static [&'static str], read: fn(&str) -> Result<T, String>) -> Self {
+        Self { words, read }
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Words<T> {
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        self.read.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.words.iter().map(PossibleValue::new)))
+    }
+}
 
 /// A number of bytes: `1000`, `64KiB`, `16 MiB`, `1.5GB`; `k`, `M`, `G` alone are powers of 1024.
 pub fn size(text: &str) -> Result<usize, String> {
@@ -117,7 +151,9 @@ pub fn count(text: &str) -> Result<usize, String> {
 }
 
 /// What happens to a subscriber that falls out of history.
-pub fn overload(text: &str) -> Result<Overload, String> {
+pub const OVERLOAD: Words<Overload> = Words::new(&["disconnect", "skip", "conflate"], overload);
+
+fn overload(text: &str) -> Result<Overload, String> {
     match text {
         "disconnect" => Ok(Overload::Disconnect),
         "skip" => Ok(Overload::Skip),
@@ -247,7 +283,7 @@ pub fn event_url(text: &str) -> Result<Url, String> {
         "ws" | "wss" | "http" | "https" if url.host().is_some() => Ok(url),
         "ws" | "wss" | "http" | "https" => Err(format!("{shown} names no host")),
         _ => Err(format!(
-            "{shown} cannot be consumed, only ws://, wss://, http:// and https:// can"
+            "{shown} is no event URL: ws://, wss://, http:// and https:// are (--consume takes those of buses and file:// too)"
         )),
     }
 }

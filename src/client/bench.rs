@@ -2,7 +2,7 @@
 //!
 //! Subscribers are many connections on few threads ([`shard`]), which look at nothing but where an event begins and ends, its marker and its
 //! id ([`reading`]). A publisher on a thread of its own puts a number and the time into each payload ([`marker`]), so that what is lost or
-//! repeated is known exactly, whoever's server it is. Where nothing is published, what the stream brings is counted as far as it says its numbers.
+//! repeated is known exactly, whosever server it is. Where nothing is published, what the stream brings is counted as far as it says its numbers.
 
 mod account;
 mod field;
@@ -16,7 +16,7 @@ mod shard;
 pub mod subscriber;
 mod watch;
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,7 @@ use tracing::warn;
 
 use crate::shutdown::Signals;
 use crate::source::upstream::{Upstream, port};
+use crate::stdout;
 use field::{Field, progress_bar};
 use marker::Run;
 use plan::Load;
@@ -91,6 +92,9 @@ impl Bench {
     /// wrong went well.
     pub async fn run(self) -> Result<ExitCode> {
         self.check_files()?;
+        if let Some(path) = &self.plot {
+            check_writable(path)?;
+        }
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone())?;
         let report = self.measure(&stop).await?;
@@ -98,14 +102,15 @@ impl Bench {
             true => serde_json::to_string_pretty(&report)? + "\n",
             false => report.to_string(),
         };
-        // Nobody may be reading it.
-        let _ = io::stdout().lock().write_all(out.as_bytes());
+        let printed = stdout::print(out.as_bytes());
         for warning in report.warnings() {
+            // Nobody may be reading it.
             let _ = writeln!(io::stderr(), "wsevent: {warning}");
         }
         if let Some(path) = &self.plot {
             draw(&report, path)?;
         }
+        printed?;
         if let Some(error) = &report.error {
             bail!("{error}");
         }
@@ -261,6 +266,17 @@ async fn reached(upstream: &Upstream) -> Option<SocketAddr> {
         }
     }
     None
+}
+
+/// Whether a file can be written: that is better known before the load than behind it. What it holds stays, and what was not there is not made.
+fn check_writable(path: &Path) -> Result<()> {
+    let is_new = !path.exists();
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.with_context(|| format!("cannot write {}", path.display()))?;
+    if is_new {
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
 }
 
 fn draw(report: &Report, path: &Path) -> Result<()> {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::source::presence::Named;
 use crate::source::upstream::Upstream;
+use crate::stdout;
 use crate::topology::ask::{PATIENCE, Question};
 use crate::topology::expect::Expected;
 use crate::topology::{self, Format, Node, plain};
@@ -63,8 +64,7 @@ impl Topology {
             None if failed == self.upstreams.len() => (String::new(), true),
             None => (self.format.render(&all), true),
         };
-        // Who does not want to know all is told nothing any more.
-        let _ = io::stdout().lock().write_all(text.as_bytes());
+        stdout::print(text.as_bytes())?;
         Ok(match failed == 0 && is_true && is_whole {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,

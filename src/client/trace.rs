@@ -2,7 +2,6 @@
 
 mod table;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -104,8 +103,7 @@ impl Trace {
             }
             false => table::table(&text, &self.upstream.to_string(), &legs),
         };
-        // A closed output ends the program.
-        let _ = io::stdout().lock().write_all(printed.as_bytes());
+        stdout::print(printed.as_bytes())?;
         match &legs[..] {
             [only] if only.end == Some(trace::End::Unknown) && only.arrived.is_none() => {
                 bail!("the event {text} is not held there, or not any more")

@@ -15,6 +15,9 @@ const AT_A_TIME: usize = 64;
 /// How long a client that is turned away has time to read why.
 pub const LINGER: Duration = Duration::from_secs(1);
 
+/// How long a client that is turned away has time to begin its request.
+const LISTEN: Duration = Duration::from_millis(500);
+
 /// Bounds how many clients are told.
 #[derive(Debug)]
 pub struct TurningAway(Semaphore);
@@ -37,11 +40,14 @@ impl TurningAway {
     }
 }
 
-/// Tells a client that there is no room for it, and when there may be (RFC 9110, section 10.2.3).
+/// Tells a client that there is no room for it, and when there may be (RFC 9110, section 10.2.3), as soon as it has begun to ask or has not for
+/// [`LISTEN`].
 pub async fn say_later<S>(stream: &mut S, no_room: NoRoom)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    // An answer before its request is none to some clients, such as those that hyper makes.
+    let _ = timeout(LISTEN, stream.read(&mut [0; 1024])).await;
     let retry_after = format!("Retry-After: {}\r\n", no_room.retry_after());
     say(stream, no_room.status(), &retry_after, no_room.reason()).await;
 }

@@ -1,7 +1,6 @@
 //! What there is to say about a recording: `wsevent replay FILE --check`.
 
 use std::fmt::{self, Display};
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
@@ -10,6 +9,7 @@ use anyhow::{Result, anyhow};
 
 use super::reader::{Damage, Item, Reader, cannot_open};
 use crate::event::EventId;
+use crate::stdout;
 use crate::wire::ndjson::MAX_TIME;
 use crate::wire::recording::{LARGEST, Recorded};
 
@@ -43,8 +43,7 @@ impl Inspect {
         let mut reader = reader.map_err(|error| anyhow!(cannot_open(&self.path, &error)))?;
         let mut report = Report::default();
         while report.take(reader.read()) {}
-        // Who does not want to know all is told nothing any more.
-        let _ = write!(io::stdout().lock(), "{report}");
+        stdout::print(report.to_string().as_bytes())?;
         Ok(match report.damage.is_some() || report.unusable > 0 {
             true => ExitCode::FAILURE,
             false => ExitCode::SUCCESS,

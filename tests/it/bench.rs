@@ -456,6 +456,7 @@ async fn what_does_not_fit_is_said_before_it_begins() {
             &[url.as_str(), "--connections", "2000000000"][..],
             "open files",
         ),
+        (&[&url, "--plot", "/dev/null/load.svg"], "cannot write"),
         (
             &["ws://feed.example/", "--connections", "1000"],
             "--allow-remote",
@@ -469,7 +470,10 @@ async fn what_does_not_fit_is_said_before_it_begins() {
     ] {
         let output = output(&[&["bench"], args].concat(), &[]).await;
         let errors = String::from_utf8_lossy(&output.stderr);
-        let code = if said == "open files" { 1 } else { 2 };
+        let code = match said {
+            "open files" | "cannot write" => 1,
+            _ => 2,
+        };
         assert_eq!(output.status.code(), Some(code), "{args:?}: {errors}");
         assert!(errors.contains(said), "{args:?}: {errors}");
     }

@@ -122,7 +122,7 @@ async fn wrong_urls_are_usage_errors() {
     for (url, expected) in [
         (
             "ftp://a/",
-            "'ftp://a/' cannot be consumed, only ws://, wss://, http:// and https:// can",
+            "'ftp://a/' is no event URL: ws://, wss://, http:// and https:// are (--consume takes those of buses and file:// too)",
         ),
         (
             "a:1/events",
@@ -146,7 +146,7 @@ async fn wrong_urls_are_usage_errors() {
         ),
         (
             "ftp://me:password@a/",
-            "the URL cannot be consumed, only ws://, wss://, http:// and https:// can",
+            "the URL is no event URL: ws://, wss://, http:// and https:// are (--consume takes those of buses and file:// too)",
         ),
     ] {
         assert_eq!(usage_error(&["--consume", url], &[]).await, expected);
@@ -471,4 +471,12 @@ async fn a_first_connection_that_fails_is_said_with_the_servers_own_words() {
         let expected = format!("there is no TLS at this port; did you mean {plain}://?");
         assert!(stderr.contains(&expected), "{stderr}");
     }
+}
+
+#[cfg(not(feature = "otel"))]
+#[tokio::test]
+async fn who_wants_traces_is_told_which_build_has_them() {
+    let url = "http://localhost:4318";
+    let expected = "this wsevent was built without --otlp-endpoint: cargo build --release --features otel makes one that has it";
+    check(&[(&["--otlp-endpoint", url], &[], expected)]).await;
 }

@@ -1,6 +1,6 @@
 //! `wsevent completions` and `wsevent man`: what they print works where it is used.
 
-use std::fs;
+use std::fs::{self, File};
 use std::process::Stdio;
 
 use tokio::io::AsyncWriteExt;
@@ -58,6 +58,12 @@ async fn bash_completes_subcommands_flags_and_their_values() {
         (&["wsevent", "replay", "--sp"], &["--speed"]),
         (&["wsevent", "tail", "--transport", "nd"], &["ndjson"]),
         (&["wsevent", "--log-format", ""], &["human", "json"]),
+        (
+            &["wsevent", "--overload", ""],
+            &["disconnect", "skip", "conflate"],
+        ),
+        (&["wsevent", "--bus-envelope", "al"], &["always"]),
+        (&["wsevent", "completions", "z"], &["zsh"]),
     ] {
         let offered = offered(line).await;
         assert_eq!(offered.lines().collect::<Vec<_>>(), expected, "{line:?}");
@@ -170,4 +176,28 @@ async fn what_there_is_no_page_of_is_said() {
     drop(child.stdout.take());
     let output = within_guard("its end", child.wait_with_output()).await;
     assert!(output.expect("it runs").stderr.is_empty());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_cannot_be_printed_is_an_error() {
+    for args in [
+        &["man"][..],
+        &["doctor", "--serve-address", "localhost:0"],
+        &["explain", "/events"],
+        &["check", "docs/wsevent.toml"],
+    ] {
+        let full = File::create("/dev/full").expect("Linux has it");
+        let mut printing = command(args);
+        printing.stdout(full).stderr(Stdio::piped());
+        let printing = printing.spawn().expect("it runs");
+        let ended = within_guard("the end", printing.wait_with_output()).await;
+        let ended = ended.expect("it runs");
+        let error = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{args:?}: {error}");
+        assert_eq!(
+            error, "wsevent: cannot write to standard output: no space left on device\n",
+            "{args:?}"
+        );
+    }
 }

@@ -538,11 +538,7 @@ async fn what_cannot_be_is_said_in_one_line() {
             1,
             "no such file",
         ),
-        (
-            &["record", "file:///a", "/tmp/a.rec"],
-            2,
-            "cannot be consumed",
-        ),
+        (&["record", "file:///a", "/tmp/a.rec"], 2, "is no event URL"),
     ] {
         let refused = output(args, &[]).await;
         let error = String::from_utf8(refused.stderr).expect("text");

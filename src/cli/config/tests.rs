@@ -101,7 +101,7 @@ fn what_is_wrong_with_a_value_is_said_at_its_line() {
         (
             "consume = [\n\"ws://a\",\n\"ftp://a\"]",
             3,
-            "'ftp://a' cannot be consumed, only ws://, wss://, http:// and https:// can",
+            "'ftp://a' is no event URL: ws://, wss://, http:// and https:// are (consume takes those of buses and file:// too)",
         ),
         (
             "consume = [\n\"ws://a/\",\n\"ws://a/*\"]",

@@ -16,7 +16,7 @@ pub const LENGTH: usize = 5 + 8 + 1 + 16 + 1 + 16 + 1;
 pub struct Mark {
     /// Counts up from 1.
     pub seq: u64,
-    /// When it was handed to the publisher's connection, as [`now_ns`].
+    /// When it was handed to the publisher's connection, or was due while that was not taken from, as [`now_ns`].
     pub sent_ns: u64,
 }
 

@@ -142,6 +142,8 @@ async fn send(
 ) -> Result<()> {
     let start = Instant::now();
     let mut sent = 0;
+    // When the server had taken what was sent before.
+    let mut free = start;
     while !stop.is_cancelled() {
         let due = match rate {
             Rate::Max => BATCH,
@@ -162,22 +164,41 @@ async fn send(
             }
         };
         let first = published.load(Ordering::Acquire) + 1;
-        let events: Vec<_> = (first..first + due)
-            .map(|seq| {
+        let events: Vec<_> = (0..due)
+            .map(|at| {
+                let kept = match rate {
+                    Rate::Max => Duration::ZERO,
+                    Rate::PerSecond(rate) => {
+                        let due = Duration::from_secs_f64((sent + at) as f64 / rate);
+                        kept_waiting(start + due, free, Instant::now())
+                    }
+                };
+                let kept = u64::try_from(kept.as_nanos()).unwrap_or(u64::MAX);
                 let mark = Mark {
-                    seq,
-                    sent_ns: now_ns(),
+                    seq: first + at,
+                    sent_ns: now_ns().saturating_sub(kept),
                 };
                 let payload = run.payload(mark, what.size, &padding);
                 Payload::text(String::from_utf8(payload).expect("a marker and letters"))
             })
             .collect();
         sender.send(&events).await?;
+        free = Instant::now();
         sent += due;
         published.fetch_add(due, Ordering::AcqRel);
     }
     sender.close().await;
     Ok(())
+}
+
+/// How long an event has been kept waiting that is sent `now` by what the server had not taken yet when it was due: nothing if that was taken
+/// before, at `free`. (What is late because this thread was woken late is not the server's.) A server that stands still for a second shows that
+/// in all events of the second, not only in the one that it was given last.
+fn kept_waiting(due: Instant, free: Instant, now: Instant) -> Duration {
+    match due < free {
+        true => now.saturating_duration_since(due),
+        false => Duration::ZERO,
+    }
 }
 
 #[cfg(test)]
@@ -192,5 +213,26 @@ mod tests {
         for rate in [1e30, f64::MAX] {
             assert_eq!(due(rate, second, 5), BATCH);
         }
+    }
+
+    #[test]
+    fn what_was_due_while_the_server_took_nothing_counts_from_then() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        // The server has taken the first event after a second; those that were due meanwhile are sent together.
+        assert_eq!(
+            kept_waiting(at(20), at(1_000), at(1_001)),
+            at(1_001) - at(20)
+        );
+        assert_eq!(kept_waiting(at(980), at(1_000), at(1_001)), at(21) - at(0));
+        // It was free: only this thread is late.
+        assert_eq!(
+            kept_waiting(at(1_000), at(1_000), at(1_001)),
+            Duration::ZERO
+        );
+        assert_eq!(
+            kept_waiting(at(1_020), at(1_000), at(1_021)),
+            Duration::ZERO
+        );
     }
 }

@@ -24,9 +24,9 @@ impl Watched {
         (!processes.is_empty()).then_some(Self { processes, before })
     }
 
-    fn cpu_seconds(&self) -> f64 {
-        let seconds = self.processes.iter().filter_map(Process::cpu_seconds);
-        seconds.sum()
+    /// What each of them has used so far; none of one that has ended.
+    fn cpu_seconds(&self) -> impl Iterator<Item = Option<f64>> {
+        self.processes.iter().map(Process::cpu_seconds)
     }
 
     /// For a report: CPU time used meanwhile, the most memory that was seen, and what came of it.
@@ -52,7 +52,10 @@ fn resident(processes: &[Process]) -> u64 {
 /// What both sides use, from one moment to another.
 pub struct Watch {
     begun: Instant,
-    server: f64,
+    /// What each process of the server had used.
+    server: Vec<f64>,
+    /// What each has used when it was last seen: one may end under the load.
+    used: Vec<f64>,
     own: f64,
     threads: Vec<f64>,
     /// The most memory of the server so far.
@@ -62,9 +65,16 @@ pub struct Watch {
 impl Watch {
     /// From here on.
     pub async fn start(server: Option<&Watched>, shards: &[Shard]) -> Self {
+        let server_used: Vec<f64> = server.map_or_else(Vec::new, |server| {
+            server
+                .cpu_seconds()
+                .map(Option::unwrap_or_default)
+                .collect()
+        });
         let mut watch = Self {
             begun: Instant::now(),
-            server: server.map_or(0.0, Watched::cpu_seconds),
+            used: server_used.clone(),
+            server: server_used,
             own: own_cpu_seconds(),
             threads: threads(shards).await,
             peak: 0,
@@ -77,6 +87,9 @@ impl Watch {
     pub fn look(&mut self, server: Option<&Watched>) {
         if let Some(server) = server {
             self.peak = self.peak.max(resident(&server.processes));
+            for (used, now) in self.used.iter_mut().zip(server.cpu_seconds()) {
+                *used = now.unwrap_or(*used);
+            }
         }
     }
 
@@ -93,9 +106,9 @@ impl Watch {
             .iter()
             .zip(&self.threads)
             .map(|(now, then)| (now - then) / wall);
-        let server = server.map_or(0.0, Watched::cpu_seconds);
+        let used = self.used.iter().zip(&self.server);
         (
-            (server - self.server).max(0.0),
+            used.map(|(now, then)| (now - then).max(0.0)).sum(),
             report::Bench {
                 cpu_seconds: own_cpu_seconds() - self.own,
                 busiest: busy.fold(0.0, f64::max),

@@ -4,7 +4,7 @@ use super::{asks, is_told_to_come_again, refusal};
 use crate::harness::client::Client;
 use crate::harness::client::body::Stream;
 use crate::harness::within_guard;
-use crate::harness::wsevent::Hop;
+use crate::harness::wsevent::{Hop, output};
 
 /// Waits until there is room again.
 async fn enters(hop: &Hop) -> Client {
@@ -45,6 +45,24 @@ async fn more_than_wanted_are_told_to_come_later() {
     let (mut client, head) = asks(&hop).await;
     is_told_to_come_again(&mut client, &head, 503).await;
     drop((second, third, fourth));
+}
+
+#[tokio::test]
+async fn a_client_hears_why_it_is_not_let_in() {
+    let hop = Hop::quiet(&["--max-connections", "1"]).await;
+    let first = hop.subscribe().await;
+    hop.logged("subscriber connected").await;
+    let http = format!("http://{}/events", hop.address);
+    for url in [&hop.url, &http] {
+        let tail = output(&["tail", url, "--exit-on-close"], &[]).await;
+        assert_eq!(tail.status.code(), Some(1));
+        let error = String::from_utf8_lossy(&tail.stderr);
+        assert!(
+            error.contains("503 Service Unavailable: there are too many connections at the moment"),
+            "{error}"
+        );
+    }
+    drop(first);
 }
 
 #[tokio::test]
