@@ -12,9 +12,9 @@ const MOST: usize = 10_000;
 const ENOUGH: usize = 1 << 20;
 
 /// Gives what it has in pieces.
-struct Pieces<'a>(std::vec::IntoIter<&'a [u8]>, Cursor<&'a [u8]>);
+struct Pieces<'a, I>(I, Cursor<&'a [u8]>);
 
-impl Read for Pieces<'_> {
+impl<'a, I: Iterator<Item = &'a [u8]>> Read for Pieces<'a, I> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         loop {
             match self.1.read(buffer)? {
@@ -30,7 +30,7 @@ impl Read for Pieces<'_> {
 
 /// All that is in a file, up to its end or to where it is damaged; none if it is no recording.
 fn items(pieces: &[&[u8]]) -> Option<Vec<Item>> {
-    let input = Pieces(pieces.to_vec().into_iter(), Cursor::default());
+    let input = Pieces(pieces.iter().copied(), Cursor::default());
     let mut reader = Reader::new(input, MOST).ok()?;
     let mut items = Vec::new();
     loop {
@@ -49,7 +49,7 @@ fn items(pieces: &[&[u8]]) -> Option<Vec<Item>> {
 pub fn recording(input: &[u8]) {
     let (options, input) = option(input);
     if options & 1 == 0 {
-        Reads::of(input).each_way(|pieces| items(pieces));
+        Reads::of(input).each_way(items);
         return;
     }
     let Ok(Some(record)) = decode(input) else {
