@@ -110,8 +110,12 @@ pub fn header_size(text: &str) -> Result<usize, String> {
 
 /// A duration with a unit: `30s`, `1m 30s`, `250ms`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; a duration is expected, such as 30s"))
+    match humantime::parse_duration(text) {
+        // Clocks do not go on for ever.
+        Ok(duration) if duration > DAY * 10_000 => Err("at most 10000days is possible".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}; a duration is expected, such as 30s")),
+    }
 }
 
 /// A duration that something is repeated after.
@@ -137,7 +141,6 @@ pub fn age(text: &str) -> Result<Duration, String> {
 pub fn limit(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         limit if limit < Duration::from_millis(10) => Err("at least 10ms is needed".to_owned()),
-        limit if limit > DAY * 10_000 => Err("at most 10000days is possible".to_owned()),
         limit => Ok(limit),
     }
 }
@@ -368,6 +371,15 @@ mod tests {
             assert!(size(text).is_err(), "{text}");
         }
         assert!(message_size("1GiB").is_err());
+    }
+
+    #[test]
+    fn durations_end_before_clocks_do() {
+        assert_eq!(duration("10000days"), Ok(DAY * 10_000));
+        for text in ["10001days", "18446744073709551615s", "1", "-1s", "forever"] {
+            assert!(duration(text).is_err(), "{text}");
+            assert!(limit(text).is_err(), "{text}");
+        }
     }
 
     #[test]
