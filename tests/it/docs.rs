@@ -1,7 +1,9 @@
 //! What is written about the flags is what the binary says itself.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
 
 use crate::harness::wsevent::output;
 
@@ -287,4 +289,62 @@ fn each_row_of_the_threat_model_names_its_tests_and_they_exist() {
         }
     }
     assert!(rows > 40, "{rows} rows");
+}
+
+/// All documents, by their paths from the root.
+fn documents() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["", "docs", "docs/scenarios"].map(|folder| root.join(folder));
+    let entries = folders
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).expect("there is such a folder"));
+    let paths = entries.map(|entry| entry.expect("it can be read").path());
+    paths
+        .filter(|path| path.extension().is_some_and(|it| it == "md"))
+        .collect()
+}
+
+/// What a heading is called in links to it.
+fn anchor(heading: &str) -> String {
+    let link = Regex::new(r"\[([^\]]*)\]\([^)]*\)").expect("an expression");
+    let text = link.replace_all(heading, "$1").trim().to_lowercase();
+    let kept = text.chars().filter_map(|letter| match letter {
+        ' ' => Some('-'),
+        '-' | '_' => Some(letter),
+        _ => letter.is_alphanumeric().then_some(letter),
+    });
+    kept.collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let link = Regex::new(r"\]\(([^)\s]+)\)").expect("an expression");
+    let mut links = 0;
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).expect("it is text");
+        for link in link.captures_iter(&text) {
+            let target = &link[1];
+            if target.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (path, wanted) = target.split_once('#').unwrap_or((target, ""));
+            let path = match path {
+                "" => document.clone(),
+                _ => document.parent().expect("a folder").join(path),
+            };
+            assert!(path.exists(), "{}: {target}", document.display());
+            if !wanted.is_empty() {
+                let there = std::fs::read_to_string(&path).expect("it is text");
+                let headings = there.lines().filter(|line| line.starts_with('#'));
+                let mut anchors = headings.map(|heading| anchor(heading.trim_start_matches('#')));
+                assert!(
+                    anchors.any(|anchor| anchor == wanted),
+                    "{}: there is no heading for {target}",
+                    document.display()
+                );
+            }
+        }
+    }
+    assert!(links > 50, "{links} links");
 }
