@@ -38,28 +38,31 @@ class Process:
         self.address, self.port = "127.0.0.1", 0
         self.starts = 0
         self.samples = []
-        self.start()
+        self.spawn()
+        while not self.listens():
+            time.sleep(0.01)
 
-    def start(self):
-        """On the port that it had before, if it had one."""
+    def spawn(self):
+        """On the port that it had before, if it had one. By the main thread: it would end with the thread that has started it."""
         where = f"{self.address}:{self.port}"
         words = [self.binary] + [flag.format(serve=where) for flag in self.flags]
         with open(self.log, "ab") as log:
-            begin = log.tell()
+            self.begin = log.tell()
             self.process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]}, preexec_fn=die_with_parent
             )
         self.starts += 1
-        deadline = time.monotonic() + HOLD
-        while True:
-            text = self.log.read_bytes()[begin:].decode("utf-8", "replace")
-            found = re.search(r" listening address=127\.0\.0\.1:(\d+)", text)
-            if found:
-                self.port = int(found[1])
-                return
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.name} does not listen: {text[-500:]}")
-            time.sleep(0.01)
+        self.deadline = time.monotonic() + HOLD
+
+    def listens(self):
+        """Whether it does so far; an error if it never will."""
+        text = self.log.read_bytes()[self.begin :].decode("utf-8", "replace")
+        found = re.search(r" listening address=127\.0\.0\.1:(\d+)", text)
+        if found:
+            self.port = int(found[1])
+        elif self.process.poll() is not None or time.monotonic() > self.deadline:
+            raise RuntimeError(f"{self.name} does not listen: {text[-500:]}")
+        return bool(found)
 
     def url(self, scheme="ws"):
         path = "" if scheme == "http" else "/events"
@@ -76,10 +79,12 @@ class Process:
         ticks = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
         self.samples.append((seconds, resident, self.files(), ticks))
 
-    def restart(self):
+    async def restart(self):
         self.process.kill()
         self.process.wait(HOLD)
-        self.start()
+        self.spawn()
+        while not self.listens():
+            await asyncio.sleep(0.01)
 
     def end(self):
         """Its exit status, after SIGTERM."""
@@ -150,7 +155,7 @@ async def make_faults(middle, pause, draw, counts, over):
             pass
         if draw.random() < 0.5:
             counts["killed"] += 1
-            await asyncio.to_thread(middle.restart)
+            await middle.restart()
         else:
             counts["stopped"] += 1
             middle.process.send_signal(signal.SIGSTOP)
