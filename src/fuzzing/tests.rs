@@ -114,6 +114,7 @@ macro_rules! seeds {
             }
         )*
 
+        #[cfg(feature = "zeromq")]
         const TESTED: &[&str] = &[$(stringify!($target)),*];
     };
 }
