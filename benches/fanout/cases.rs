@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 
 use crate::common::process::Cpus;
+use crate::common::table::thousands;
 use crate::feed::Play;
 use crate::load::Load;
 use crate::play::{Sample, run, warm_up};
-use crate::report::thousands;
 use crate::server::{Kind, Server};
 use crate::transport::Transport;
 

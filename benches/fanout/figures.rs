@@ -12,10 +12,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::cases::{Bench, Seat};
+use crate::common::table::thousands;
 use crate::common::table::{Bar, Table, median};
 use crate::feed::{Form, Play};
 use crate::play::{Sample, run};
-use crate::report::{middle, thousands};
+use crate::report::middle;
 use crate::server::Server;
 use crate::transport::Transport;
 use crate::upstream::Upstream;

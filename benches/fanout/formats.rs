@@ -3,11 +3,12 @@
 use anyhow::{Context, Result};
 
 use crate::cases::{Bench, Seat};
+use crate::common::table::thousands;
 use crate::common::table::{Bar, Table, median};
 use crate::feed::{Form, Play};
 use crate::idle::Idle;
 use crate::play::{Sample, run};
-use crate::report::{middle, thousands};
+use crate::report::middle;
 use crate::server::{Kind, Server};
 use crate::transport::Transport;
 use crate::upstream::Upstream;

@@ -1,7 +1,5 @@
 //! Case F: ten thousand subscribers that only connect.
 
-use std::time::{Duration, Instant};
-
 use anyhow::Result;
 
 use crate::cases::Bench;
@@ -26,23 +24,14 @@ impl Idle {
     pub fn run(kind: Kind, transport: Transport, bench: &Bench) -> Result<Self> {
         let server = Server::start(kind, &bench.cpus)?;
         let mut load = Load::new()?;
-        settle(&mut load)?;
+        load.settle()?;
         let (before, cpu) = (rss(&server.process)?, server.process.cpu_ns()?);
         load.connect(transport, server.address, server.path, Self::SUBSCRIBERS)?;
-        settle(&mut load)?;
+        load.settle()?;
         let each = |total: u64| total as f64 / Self::SUBSCRIBERS as f64;
         Ok(Self {
             rss: each(rss(&server.process)?.saturating_sub(before)),
             handshake_us: each(server.process.cpu_ns()? - cpu) / 1e3,
         })
     }
-}
-
-/// Half a second without events, in which a server finishes what it does behind a handshake.
-fn settle(load: &mut Load) -> Result<()> {
-    let until = Instant::now() + Duration::from_millis(500);
-    while Instant::now() < until {
-        load.turn(Duration::from_millis(50))?;
-    }
-    Ok(())
 }

@@ -184,6 +184,15 @@ impl Load {
             .count()
     }
 
+    /// Half a second without events, in which a server finishes what it does behind a handshake.
+    pub fn settle(&mut self) -> Result<()> {
+        let until = Instant::now() + Duration::from_millis(500);
+        while Instant::now() < until {
+            self.turn(Duration::from_millis(50))?;
+        }
+        Ok(())
+    }
+
     /// Waits for something to read and reads it.
     pub fn turn(&mut self, wait: Duration) -> Result<()> {
         let wait = if self.spinning { Duration::ZERO } else { wait };

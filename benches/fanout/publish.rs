@@ -14,10 +14,10 @@ use memchr::memmem;
 
 use crate::cases::Bench;
 use crate::common::now_ns;
+use crate::common::table::thousands;
 use crate::common::table::{Bar, Table, median};
 use crate::feed::{Event, Form};
 use crate::load::Load;
-use crate::report::thousands;
 use crate::server::Hop;
 use crate::transport::Transport;
 

@@ -1,7 +1,7 @@
 //! Samples to medians and ratios, and those to Markdown tables.
 
 use crate::cases::{FanOut, Rounds};
-use crate::common::table::{Bar, Table, median};
+use crate::common::table::{Bar, Table, median, thousands};
 use crate::hops::Chain;
 use crate::idle::Idle;
 use crate::play::Sample;
@@ -200,17 +200,4 @@ pub fn add_chain(table: &mut Table, chain: &Chain) -> bool {
 /// The middle one of a figure.
 pub fn middle<'a>(samples: impl IntoIterator<Item = &'a Sample>, field: fn(&Sample) -> f64) -> f64 {
     median(samples.into_iter().map(field).collect())
-}
-
-/// A number as people write it.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }

@@ -13,11 +13,11 @@ use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 
 use crate::cases::{Bench, Seat};
+use crate::common::table::thousands;
 use crate::common::table::{Bar, Table, median};
 use crate::feed::{Form, Play};
 use crate::load::Load;
 use crate::play::run;
-use crate::report::thousands;
 use crate::server::{Hop, Server};
 use crate::transport::{Item, Transport};
 use crate::upstream::Upstream;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context, Result};
 
 use crate::Bench;
-use crate::common::table::{Bar, Table, median};
+use crate::common::table::{Bar, Table, median, thousands};
 use crate::feed::{EVENT_BYTES, Play};
 use crate::load::Load;
 use crate::peer::Peer;
@@ -193,17 +193,4 @@ impl FanOut {
         }
         bars
     }
-}
-
-/// A number as people write it.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }

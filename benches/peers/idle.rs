@@ -1,12 +1,9 @@
 //! Cases I and S: ten thousand subscribers that only connect, and how soon a server is there.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, Result};
 
 use crate::Bench;
-use crate::common::table::{Bar, Table, median};
-use crate::fan_out::thousands;
+use crate::common::table::{Bar, Table, median, thousands};
 use crate::feed::EVENT_BYTES;
 use crate::load::Load;
 use crate::peer::Peer;
@@ -74,22 +71,13 @@ fn connect(peer: Peer, bench: &Bench) -> Result<(f64, f64)> {
     let running = peer.start(EVENT_BYTES, &bench.cpus)?;
     let server = &running.server;
     let mut load = Load::new()?;
-    settle(&mut load)?;
+    load.settle()?;
     let (before, cpu) = (rss(&server.process)?, server.process.cpu_ns()?);
     load.connect(peer.transport(), server.address, server.path, SUBSCRIBERS)?;
-    settle(&mut load)?;
+    load.settle()?;
     let each = |total: u64| total as f64 / SUBSCRIBERS as f64;
     let bytes = each(rss(&server.process)?.saturating_sub(before));
     Ok((bytes, each(server.process.cpu_ns()? - cpu) / 1e3))
-}
-
-/// Half a second without events, in which a server finishes what it does behind a handshake.
-fn settle(load: &mut Load) -> Result<()> {
-    let until = Instant::now() + Duration::from_millis(500);
-    while Instant::now() < until {
-        load.turn(Duration::from_millis(50))?;
-    }
-    Ok(())
 }
 
 /// From `exec` to the first connection that is accepted.

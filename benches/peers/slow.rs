@@ -9,8 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::Bench;
 use crate::common::process::Process;
-use crate::common::table::{Bar, Table};
-use crate::fan_out::thousands;
+use crate::common::table::{Bar, Table, thousands};
 use crate::feed::Play;
 use crate::load::Load;
 use crate::peer::Peer;
