@@ -17,18 +17,21 @@ pub mod subscriber;
 mod watch;
 
 use std::fs::{self, OpenOptions};
+use std::future::pending;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::thread as threads;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::runtime::{self, Handle};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -299,4 +302,18 @@ pub fn is_local(upstream: &Upstream) -> bool {
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
         None => false,
     }
+}
+
+/// A thread of its own for tasks, which ends with the process.
+fn thread(name: &str) -> Result<Handle> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a thread")?;
+    let handle = runtime.handle().clone();
+    threads::Builder::new()
+        .name(name.into())
+        .spawn(move || runtime.block_on(pending::<()>()))
+        .context("cannot start a thread")?;
+    Ok(handle)
 }

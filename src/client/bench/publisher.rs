@@ -1,18 +1,17 @@
 //! What publishes the events that are measured: one connection, on a thread of its own.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::runtime::{self, Handle};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::marker::{Mark, Run, now_ns};
+use super::thread;
 use crate::client::publish::{Sender, Transport};
 use crate::event::Payload;
 use crate::source::presence::Named;
@@ -56,15 +55,7 @@ pub struct Running {
 impl Publisher {
     /// Nothing is sent yet.
     pub fn start(what: Publishing, run: Run, published: Arc<AtomicU64>) -> Result<Self> {
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start a thread")?;
-        let handle = runtime.handle().clone();
-        thread::Builder::new()
-            .name("publisher".into())
-            .spawn(move || runtime.block_on(pending::<()>()))
-            .context("cannot start a thread")?;
+        let handle = thread("publisher")?;
         let letters = (0..what.size).map(|_| rand::random_range(b'a'..=b'z'));
         Ok(Self {
             padding: letters.collect(),

@@ -1,23 +1,22 @@
 //! Subscribers that share a thread, and what they have seen.
 
 use std::collections::BTreeMap;
-use std::future::pending;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll, ready};
-use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::runtime::{self, Handle};
+use tokio::runtime::Handle;
 
 use super::account::{Row, Seen};
 use super::marker::{Run, now_ns};
 use super::reading::body::Chunks;
 use super::reading::{Event, Frames, Item, Lines, Wrong};
+use super::thread;
 use crate::event::{self, EventId};
 use crate::source::upstream::Stream;
 
@@ -36,15 +35,7 @@ pub struct Shard {
 impl Shard {
     /// A thread of its own, which ends with the process.
     pub fn start(run: Option<Run>) -> Result<Self> {
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start a thread")?;
-        let handle = runtime.handle().clone();
-        thread::Builder::new()
-            .name("subscribers".into())
-            .spawn(move || runtime.block_on(pending::<()>()))
-            .context("cannot start a thread")?;
+        let handle = thread("subscribers")?;
         Ok(Self {
             handle,
             state: Arc::new(Mutex::new(State::new(run)?)),
